@@ -1,0 +1,1 @@
+"""Channels: they carry content to addresses and know nothing of people, consent, SQL or Redis."""

@@ -1,0 +1,102 @@
+"""Addresses, parsed at the edge: whoever holds one of these types holds something that can be sent to."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+import email_validator
+import phonenumbers
+
+
+class InvalidAddress(ValueError):
+    """The text is no address of this channel. The message says why and what to do, and never repeats the text (I5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailAddress:
+    """A mailbox: the domain as an A-label in lower case (RFC 5891), the local part as the person wrote it."""
+
+    local: str
+    domain: str
+
+    @classmethod
+    def parse(cls, text: str, *, allow_test_domains: bool = False) -> EmailAddress:
+        """Read an addr-spec. No quoted local parts, no address literals; `.test` only when told.
+
+        Raises:
+            InvalidAddress: with the reason.
+
+        """
+        try:
+            parsed = email_validator.validate_email(
+                text, check_deliverability=False, test_environment=allow_test_domains
+            )
+        except email_validator.EmailNotValidError as error:
+            raise InvalidAddress(_without_quotes(str(error))) from None
+        return cls(parsed.local_part, parsed.ascii_domain.lower())
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True when the local part is not ASCII and the server must offer SMTPUTF8 (RFC 6531)."""
+        return not self.local.isascii()
+
+    @property
+    def normal_form(self) -> str:
+        """What the keyed hash is taken of: NFC, all lower case. `Ann@` and `ann@` are one person in practice."""
+        return unicodedata.normalize("NFC", str(self)).lower()
+
+    @property
+    def masked(self) -> str:
+        """What a page may show to somebody who holds only a link: `a…@e….com`."""
+        return f"{self.local[:1]}…@{self.domain[:1]}….{self.domain.rpartition('.')[2]}"
+
+    def __str__(self) -> str:
+        return f"{self.local}@{self.domain}"
+
+    def __repr__(self) -> str:
+        return f"EmailAddress({self.masked})"
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneNumber:
+    """A number in E.164 form, e.g. `+4930123456`."""
+
+    e164: str
+
+    @classmethod
+    def parse(cls, text: str) -> PhoneNumber:
+        """Read an international number.
+
+        Raises:
+            InvalidAddress: with the reason.
+
+        """
+        try:
+            number = phonenumbers.parse(text, None)
+        except phonenumbers.NumberParseException:
+            raise InvalidAddress("Not a phone number in international form, such as +4930123456.") from None
+        if not phonenumbers.is_valid_number(number):
+            raise InvalidAddress("No such number exists in its country's numbering plan.")
+        return cls(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+    @property
+    def normal_form(self) -> str:
+        """What the keyed hash is taken of."""
+        return self.e164
+
+    @property
+    def masked(self) -> str:
+        """What a page may show: the country's first digits and the last two."""
+        return f"{self.e164[:3]}…{self.e164[-2:]}"
+
+    def __str__(self) -> str:
+        return self.e164
+
+    def __repr__(self) -> str:
+        return f"PhoneNumber({self.masked})"
+
+
+def _without_quotes(message: str) -> str:
+    """Keep only the explanation: some of the library's sentences quote a part of the address."""
+    return message.split(":", maxsplit=1)[0].split("'", maxsplit=1)[0].strip().rstrip(".") + "."

@@ -1,0 +1,188 @@
+"""What every channel keeps: it takes addresses and content, and answers for each message with one outcome.
+
+This is where a message leaves the house. Outcomes are values; an exception out of `send` is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Generic, Protocol, TypeAlias, TypeVar
+from uuid import UUID
+
+from notifier_channels.addresses import EmailAddress, PhoneNumber
+
+MessageId: TypeAlias = UUID
+
+
+class Channel(StrEnum):
+    """The ways to reach a person. The value is what stands in the database, in the API and in templates."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+
+
+Address: TypeAlias = EmailAddress | PhoneNumber
+
+
+# What can be sent -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A display name and an address, as they stand in From and Reply-To."""
+
+    name: str
+    address: EmailAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ListHeaders:
+    """What makes a mail one of a list that can be left: RFC 2369, RFC 2919 and RFC 8058. Only marketing carries it."""
+
+    list_id: str  #: stable id below a domain that we own, e.g. `newsletter.example.com`
+    list_name: str  #: what a person reads, e.g. `Newsletter`
+    unsubscribe_url: str  #: https, carries a signed token and no address
+    unsubscribe_mailto: str | None = None  #: an address whose local part is a signed token; None: nobody receives there
+
+
+@dataclass(frozen=True, slots=True)
+class EmailContent:
+    """One rendered email, before it is encoded. Only the bodies may hold control characters such as CR and LF."""
+
+    sender: Mailbox
+    subject: str
+    text: str
+    html: str | None = None
+    reply_to: Mailbox | None = None
+    subscription: ListHeaders | None = None
+    feedback_id: str | None = None  #: Gmail's Feedback-ID `a:b:c:sender`; never one value per recipient
+
+
+ContentT_co = TypeVar("ContentT_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing(Generic[ContentT_co]):
+    """One message that may go: intent is committed, content is rendered."""
+
+    id: MessageId
+    attempt: int  #: 1 for the first try; stands in references that come back in reports
+    to: Address
+    content: ContentT_co
+    first_attempted_at: datetime  #: the Date header: stays the same on every attempt (RFC 5322 3.6.1)
+    expires_at: datetime
+    return_path: str | None = None  #: envelope sender that carries a signed reference; None: the sender's address
+
+
+# What can come of it --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The provider took it."""
+
+    reference: str = ""  #: the provider's own id, e.g. the queue id in SMTP's 250
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Definitely not taken: refused connection, SMTP 4yz, an error before the accepting byte. Counts as an attempt."""
+
+    code: str
+    detail: str = ""  #: for a person to read; never holds an address, a name, a token or message data (I5)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """Told to slow down before it was taken. Does not count as an attempt."""
+
+    code: str
+    retry_after: timedelta
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """May have been taken: the line was lost after the final dot or the request's last byte."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """This content or this recipient was refused for good. The address itself stays usable."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadAddress:
+    """Nobody is there: the address must not be used again."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """Our credentials, sender or policy are wrong: nothing is wrong with the message, which stays queued."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The witness said no: not one byte that could be accepted has left."""
+
+    code: str = "withheld"
+    detail: str = ""
+
+
+Outcome: TypeAlias = Receipt | Unavailable | RateLimited | Ambiguous | Rejected | BadAddress | Misconfigured | Withheld
+
+
+# The two seams --------------------------------------------------------------------------------------------------------
+
+
+class Witness(Protocol):
+    """Stands beside the wire and writes down what leaves and what comes back. Both calls are cheap and do not await."""
+
+    def about_to_commit(self, message: MessageId) -> bool:
+        """Called right before the byte or request that could be accepted. False: do not send, answer `Withheld`."""
+
+    def answered(self, message: MessageId, outcome: Outcome) -> None:
+        """Called as soon as the answer is read, before the same connection commits the next message.
+
+        `send` yields the outcome as well; but what it yields is read when the loop comes round to it, and a kill in
+        between would leave more than one message per connection in doubt.
+        """
+
+
+ContentT_contra = TypeVar("ContentT_contra", contravariant=True)
+
+
+class Provider(Protocol[ContentT_contra]):
+    """One way out: an SMTP relay, Twilio, FCM. Lives as long as its worker process and keeps its connections."""
+
+    @property
+    def name(self) -> str:
+        """Stands on attempts, in metrics and in pauses, e.g. `smtp`."""
+
+    def send(
+        self, batch: Sequence[Outgoing[ContentT_contra]], witness: Witness
+    ) -> AsyncIterator[tuple[MessageId, Outcome]]:
+        """Try each message once and yield exactly one outcome for each, as they come, in any order.
+
+        When the iterator is closed early, what was not committed to the wire is not sent afterwards.
+        """
+
+    async def close(self) -> None:
+        """Give the connections back. Nothing is sent after this."""
