@@ -1,0 +1,1 @@
+"""Notifier: sends a product's messages by email, SMS and push, and honours what people want."""

@@ -1,0 +1,1 @@
+"""Pure rules: messages, consent, timing, retry, tokens. No I/O, no clock."""
