@@ -1,0 +1,266 @@
+"""Whether a message may go, decided at the last moment: the consent rule of DESIGN.md section 4 as a pure function.
+
+A `Permit` is the only way to rendered content that a channel accepts; only this module makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+from uuid import UUID
+
+from notifier.domain.messages import Category
+from notifier_channels.contract import Channel
+
+ANY = "any"  #: as an event's channel: all channels
+ALL = "all"  #: as a scope: every topic that is not mandatory
+MARKETING = "marketing"  #: as a scope: every marketing topic
+
+
+class Default(StrEnum):
+    """What a topic's silence means on a channel."""
+
+    OPT_IN = "opt_in"  #: nothing goes without a grant
+    OPT_OUT = "opt_out"  #: allowed until withdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What can be subscribed to and refused."""
+
+    key: str
+    category: Category
+    defaults: Mapping[Channel, Default]  #: its keys are the topic's channels
+    mandatory: bool = False  #: security, legal, sign-in: the consent rule is skipped
+    names: Mapping[str, str] = {}  #: by locale
+    descriptions: Mapping[str, str] = {}  #: by locale
+
+    @property
+    def scope(self) -> str:
+        """The scope of an event about this topic alone."""
+        return f"topic:{self.key}"
+
+    @property
+    def scopes_above(self) -> frozenset[str]:
+        """Every scope whose withdrawal covers this topic."""
+        if self.mandatory:
+            return frozenset()
+        marketing = {MARKETING} if self.category is Category.MARKETING else set()
+        return frozenset({self.scope, ALL} | marketing)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentEvent:
+    """One line of the ledger, as far as the rule needs it."""
+
+    number: int
+    scope: str
+    channel: str
+    granted: bool
+    occurred_at: datetime
+    expires_at: datetime | None = None  #: a grant on an implied basis ends by itself
+
+
+class SuppressionReason(StrEnum):
+    """Why an address must not be used."""
+
+    HARD_BOUNCE = "hard_bounce"
+    COMPLAINT = "complaint"
+    STOP = "stop"
+    DEAD_DEVICE = "dead_device"
+    ERASED = "erased"
+    MANUAL = "manual"
+
+    def blocks(self, category: Category) -> bool:
+        """A complaint blocks marketing, everything else blocks every category."""
+        return self is not SuppressionReason.COMPLAINT or category is Category.MARKETING
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """An address that must not be used."""
+
+    number: int
+    reason: SuppressionReason
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: may this message go?"""
+
+    message: UUID
+    topic: Topic
+    channel: Channel
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the person and the address, read under the recipient's lock."""
+
+    events: Sequence[ConsentEvent] = ()  #: the whole ledger or its projection: both give the same decision
+    suppressions: Sequence[Suppression] = ()
+    has_address: bool = True  #: False when the person no longer holds the address the message was meant for
+    snoozed_until: datetime | None = None
+
+
+class Rule(StrEnum):
+    """The rule that settled it. `docs/why/consent.md` explains each; `explain` prints it with the numbers."""
+
+    MANDATORY = "mandatory_topic"
+    GRANTED = "granted"
+    OPT_OUT_DEFAULT = "opt_out_default"
+    WITHDRAWN = "withdrawn"
+    NO_GRANT = "no_grant"
+    SUPPRESSED_ADDRESS = "suppressed_address"
+    ADDRESS_REMOVED = "address_removed"
+    EXPIRED = "expired"
+    SNOOZED = "snoozed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why, with everything that is needed to explain it later (I6). Stays on the message."""
+
+    rule: Rule
+    at: datetime
+    numbers: tuple[int, ...] = ()  #: the ledger lines and suppressions it rests on
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The short form that stands as the message's reason, e.g. `suppressed_address:hard_bounce`."""
+        return f"{self.rule}:{self.detail}" if self.detail else str(self.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """This message may be rendered and sent, now. Made by `decide` alone."""
+
+    message: UUID
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """This message must not be sent, now or later."""
+
+    message: UUID
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """Not now, but at `until` the question may be asked again."""
+
+    message: UUID
+    until: datetime
+    decision: Decision
+
+
+Verdict: TypeAlias = Permit | Refusal | Deferral
+
+
+def decide(question: Question, facts: Facts, at: datetime) -> Verdict:
+    """May this message go at this instant? Expiry, address, consent, suppressions and timing, in that order.
+
+    `at` is the database's clock, read under the same lock as the facts.
+    """
+    if question.expires_at <= at:
+        return Refusal(question.message, Decision(Rule.EXPIRED, at))
+    if not facts.has_address:
+        return Refusal(question.message, Decision(Rule.ADDRESS_REMOVED, at))
+    allowed, consent = judge(question.topic, question.channel, facts.events, at)
+    if not allowed:
+        return Refusal(question.message, consent)
+    if suppression := _blocking(facts.suppressions, question.topic.category):
+        detail = str(suppression.reason)
+        decision = Decision(Rule.SUPPRESSED_ADDRESS, at, (suppression.number,), detail)
+        return Refusal(question.message, decision)
+    if held := _hold(question, facts, at):
+        return held
+    return Permit(question.message, consent)
+
+
+def judge(topic: Topic, channel: Channel, events: Iterable[ConsentEvent], at: datetime) -> tuple[bool, Decision]:
+    """The consent rule alone, for one topic on one channel."""
+    if topic.mandatory:
+        return True, Decision(Rule.MANDATORY, at)
+    live = [event for event in events if event.expires_at is None or event.expires_at > at]
+    grants = [event for event in live if event.granted]
+    in_force = [
+        event
+        for event in live
+        if not event.granted
+        and event.scope in topic.scopes_above
+        and event.channel in (channel, ANY)
+        and not any(_ends(grant, event, topic, channel) for grant in grants)
+    ]
+    if in_force:
+        latest = max(in_force, key=_order)
+        return False, Decision(Rule.WITHDRAWN, at, (latest.number,), f"{latest.scope}/{latest.channel}")
+    own = [grant for grant in grants if grant.scope == topic.scope and grant.channel in (channel, ANY)]
+    if own:
+        return True, Decision(Rule.GRANTED, at, (max(own, key=_order).number,))
+    if topic.defaults.get(channel) is Default.OPT_OUT:
+        return True, Decision(Rule.OPT_OUT_DEFAULT, at)
+    return False, Decision(Rule.NO_GRANT, at)
+
+
+def fold(events: Iterable[ConsentEvent]) -> tuple[ConsentEvent, ...]:
+    """The projection: the events that can still matter. `judge` says the same of it as of the whole ledger.
+
+    An event is dropped when a later one of the same scope, channel and kind lasts at least as long.
+    """
+    kept: list[ConsentEvent] = []
+    for event in events:
+        if not any(outlasts(other, event) for other in kept):
+            kept = [other for other in kept if not outlasts(event, other)]
+            kept.append(event)
+    return tuple(sorted(kept, key=lambda event: event.number))
+
+
+def outlasts(later: ConsentEvent, earlier: ConsentEvent) -> bool:
+    """True when `earlier` can no longer change any decision because of `later`."""
+    return (
+        (later.scope, later.channel, later.granted) == (earlier.scope, earlier.channel, earlier.granted)
+        and _order(later) >= _order(earlier)
+        and (later.expires_at is None or (earlier.expires_at is not None and later.expires_at >= earlier.expires_at))
+    )
+
+
+def state_at(ledger: Iterable[ConsentEvent], moment: datetime) -> tuple[ConsentEvent, ...]:
+    """The ledger as it stood at a past instant, by when things occurred."""
+    return fold(event for event in ledger if event.occurred_at <= moment)
+
+
+def _ends(grant: ConsentEvent, withdrawal: ConsentEvent, topic: Topic, channel: Channel) -> bool:
+    """A grant ends an earlier withdrawal of its own key; for its topic it overrules others if it names the channel."""
+    if grant.occurred_at <= withdrawal.occurred_at:  # at a tie the withdrawal comes last
+        return False
+    if (grant.scope, grant.channel) == (withdrawal.scope, withdrawal.channel):
+        return True
+    names_the_channel = grant.channel == channel or grant.channel == withdrawal.channel == ANY
+    return grant.scope == topic.scope and names_the_channel
+
+
+def _blocking(suppressions: Iterable[Suppression], category: Category) -> Suppression | None:
+    blocking = [suppression for suppression in suppressions if suppression.reason.blocks(category)]
+    return min(blocking, key=lambda suppression: suppression.number, default=None)
+
+
+def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral | None:
+    """Timing: the person's snooze holds marketing back; past the expiry that is a refusal."""
+    until = facts.snoozed_until
+    if question.topic.category is not Category.MARKETING or until is None or until <= at:
+        return None
+    if until >= question.expires_at:
+        return Refusal(question.message, Decision(Rule.EXPIRED, at, detail=str(Rule.SNOOZED)))
+    return Deferral(question.message, until, Decision(Rule.SNOOZED, at))
+
+
+def _order(event: ConsentEvent) -> tuple[datetime, int]:
+    return event.occurred_at, event.number
