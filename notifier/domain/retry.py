@@ -1,0 +1,111 @@
+"""What an outcome means for its message: one pure function that settle obeys. DESIGN.md section 3, the two tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from notifier.domain.consent import SuppressionReason
+from notifier.domain.messages import AttemptState, Category, State
+from notifier_channels.contract import (
+    Ambiguous,
+    BadAddress,
+    Channel,
+    Misconfigured,
+    Outcome,
+    RateLimited,
+    Receipt,
+    Rejected,
+    Unavailable,
+    Withheld,
+)
+
+MAX_TRIES = 12
+RECONCILE_AFTER = timedelta(minutes=1)  #: transactional doubt waits this long for proof before its one repeat
+PROBE_AFTER = timedelta(seconds=30)  #: a paused provider is tried again with one batch
+BACKOFF: dict[Category, tuple[timedelta, timedelta]] = {  # first wait, longest wait; doubling in between
+    Category.TRANSACTIONAL: (timedelta(seconds=5), timedelta(minutes=10)),
+    Category.MARKETING: (timedelta(minutes=1), timedelta(hours=1)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The message as it stands when its outcome comes in."""
+
+    category: Category
+    channel: Channel
+    tries: int  #: counted attempts before this one
+    repeated: bool  #: its one repeat out of `unknown` is spent
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What settle writes."""
+
+    state: State
+    attempt: AttemptState
+    reason: str | None = None
+    due_at: datetime | None = None
+    counts: bool = False
+    suppress: SuppressionReason | None = None
+    pauses_provider: bool = False
+
+
+def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Settlement:
+    """Decide once. `jitter` is a random number in [0, 1) that spreads retries (full jitter over the upper half)."""
+    match outcome:
+        case Receipt():
+            return Settlement(State.ACCEPTED, AttemptState.ACCEPTED)
+        case Unavailable(code=code):
+            return _again(message, now, now + _backoff(message, jitter), f"unavailable:{code}", counts=True)
+        case RateLimited(code=code, retry_after=wait):
+            return _again(message, now, now + wait, f"rate_limited:{code}", counts=False)
+        case Ambiguous(code=code):
+            return _in_doubt(message, now, f"in_doubt:{code}")
+        case Rejected(code=code):
+            return Settlement(State.FAILED, AttemptState.REFUSED, f"rejected:{code}", counts=True)
+        case BadAddress(code=code):
+            dead = SuppressionReason.DEAD_DEVICE if message.channel is Channel.PUSH else SuppressionReason.HARD_BOUNCE
+            return Settlement(State.FAILED, AttemptState.REFUSED, f"bad_address:{code}", counts=True, suppress=dead)
+        case Misconfigured(code=code):
+            due = now + PROBE_AFTER
+            return Settlement(
+                State.QUEUED, AttemptState.NOT_TAKEN, f"misconfigured:{code}", due_at=due, pauses_provider=True
+            )
+        case Withheld():
+            return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "released", due_at=now)
+        case _:
+            assert_never(outcome)
+
+
+def in_doubt(message: Tried, now: datetime) -> Settlement:
+    """The writer died between the accepting byte and the answer, or its journal is out of reach."""
+    return _in_doubt(message, now, "in_doubt:worker_died")
+
+
+def proven_unsent(now: datetime) -> Settlement:
+    """The writer died, and its journal proves that no accepting byte left."""
+    return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "worker_died", due_at=now)
+
+
+def _in_doubt(message: Tried, now: datetime, reason: str) -> Settlement:
+    may_repeat = message.category is Category.TRANSACTIONAL and not message.repeated
+    return Settlement(
+        State.UNKNOWN, AttemptState.UNKNOWN, reason, due_at=now + RECONCILE_AFTER if may_repeat else None, counts=True
+    )
+
+
+def _again(message: Tried, now: datetime, due: datetime, reason: str, *, counts: bool) -> Settlement:
+    if counts and message.tries + 1 >= MAX_TRIES:
+        return Settlement(State.FAILED, AttemptState.NOT_TAKEN, f"gave_up:{reason}", counts=True)
+    # Due after its expiry it is still queued, so that it ends as `expired`, with the last reason in its timeline.
+    return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, reason, min(due, max(message.expires_at, now)), counts)
+
+
+def _backoff(message: Tried, jitter: float) -> timedelta:
+    first, longest = BACKOFF[message.category]
+    full = min(first * (1 << min(message.tries, 20)), longest)
+    return full * (0.5 + jitter / 2)

@@ -1,0 +1,131 @@
+"""The only reader of the environment: every setting with its default, parsed once into one frozen value.
+
+`docs/reference/settings.md` lists the same names; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from notifier.errors import NotConfigured
+
+PREFIX = "NOTIFIER_"
+
+Keys = Annotated[dict[str, SecretStr], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Environment variables are the field names in capitals, with `NOTIFIER_` before."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
+
+    env: Literal["development", "production"] = Field(
+        "development", description="`production` refuses the sandbox, `.test` addresses and plain http links."
+    )
+    database_url: SecretStr = Field(
+        validation_alias="DATABASE_URL", description="PostgreSQL 15 or newer, e.g. `postgresql://user@host/notifier`."
+    )
+    redis_url: SecretStr = Field(
+        validation_alias="REDIS_URL", description="Redis 6 or Valkey with `noeviction`, e.g. `redis://host/0`."
+    )
+    public_url: str = Field(
+        "http://127.0.0.1:8025", description="Where recipients reach the public pages; https in production."
+    )
+    state_dir: Path = Field(Path(".notifier"), description="Journals of the workers and, when embedded, all data.")
+    templates_dir: Path | None = Field(None, description="The product's own templates; default: those that ship.")
+    default_locale: str = Field("en", description="What a recipient without a locale, or with an unknown one, gets.")
+    default_timezone: str = Field("UTC", description="IANA zone of recipients who have none.")
+
+    link_keys: Keys = Field(
+        description="Keys that sign links: `id:secret,id:secret`, newest first. Old ones keep old links working: never "
+        "remove one, and never change one."
+    )
+    hash_keys: Keys = Field(
+        description="Keys that hash addresses: `id:secret,...`, newest first. Kept outside the database on purpose."
+    )
+
+    sender_name: str = Field("Notifier", description="The name in From.")
+    sender_address: str = Field("hello@notifier.test", description="The address in From.")
+    reply_to: str | None = Field(None, description="Where answers go, when not to the sender.")
+    postal_address: str = Field("Notifier, 1 Example Street, Exampletown", description="In the foot of marketing mail.")
+    list_domain: str = Field("lists.notifier.test", description="The domain of List-Id and Message-ID; one you own.")
+    inbound_domain: str | None = Field(
+        None,
+        description="The domain whose mail comes back to Notifier: bounces and mailto unsubscribes. Empty: no VERP "
+        "return path and no mailto in List-Unsubscribe.",
+    )
+    feedback_sender_id: str = Field(
+        "notifier", min_length=5, max_length=15, description="The rightmost part of Gmail's Feedback-ID."
+    )
+
+    smtp_url: SecretStr = Field(
+        SecretStr("smtp://127.0.0.1:1025"),
+        description="The relay: `smtp://user:password@host:587?tls=starttls`, `smtps://host`; `tls=none` only on a "
+        "trusted network.",
+    )
+    smtp_marketing_url: SecretStr | None = Field(None, description="A relay of its own for marketing, if there is one.")
+    smtp_connections: int = Field(2, ge=1, le=50, description="Connections to the relay per worker process.")
+
+    batch_size: int = Field(500, ge=1, le=500, description="Messages that are claimed, decided and settled together.")
+    worker_threads: int = Field(4, ge=1, le=64, description="Batches a transactional worker has in hand at once.")
+    marketing_threads: int = Field(2, ge=1, le=64, description="The same for one marketing worker.")
+    send_timeout_seconds: float = Field(
+        60, ge=1, le=600, description="The longest that one batch may be on the wire; later nothing more is committed."
+    )
+    shutdown_seconds: float = Field(25, ge=1, le=300, description="How long a worker drains after SIGTERM.")
+
+    sandbox_secret: SecretStr | None = Field(
+        None, description="Set by `run.py`: signs what the sandbox reports back. Refused in production."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+
+    @field_validator("link_keys", "hash_keys", mode="before")
+    @classmethod
+    def _read_keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition(":") for part in value.split(",") if part.strip()]
+        if not pairs or any(not name or len(secret) < 32 for name, _, secret in pairs):
+            raise ValueError("write `id:secret`, several separated by commas, each secret of at least 32 characters")
+        if len({name for name, _, _ in pairs}) != len(pairs):
+            raise ValueError("an id stands twice")
+        return {name: secret for name, _, secret in pairs}
+
+    @model_validator(mode="after")
+    def _safe_in_production(self) -> Settings:
+        if self.env == "production":
+            if not self.public_url.startswith("https://"):
+                raise ValueError("NOTIFIER_PUBLIC_URL must be https in production (RFC 8058 demands it)")
+            if self.sandbox_secret is not None:
+                raise ValueError("NOTIFIER_SANDBOX_SECRET must not be set in production")
+        return self
+
+    @property
+    def is_production(self) -> bool:
+        """True where real people are reached."""
+        return self.env == "production"
+
+
+def load() -> Settings:
+    """Read the environment.
+
+    Raises:
+        NotConfigured: names each setting that is missing or wrong, and never its value.
+
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # the required ones come from the environment
+    except ValidationError as error:
+        lines = [f"{variable(str(e['loc'][0])) if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors()]
+        raise NotConfigured("; ".join(lines)) from None
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    known = Settings.model_fields.get(field)
+    alias = known.validation_alias if known else None
+    return str(alias) if alias else field if field.isupper() else f"{PREFIX}{field.upper()}"

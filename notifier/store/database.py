@@ -1,0 +1,93 @@
+"""The way to PostgreSQL: one pool per process, transactions that survive a deadlock, and migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+Row: TypeAlias = dict[str, Any]
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
+T = TypeVar("T")
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at once take turns
+DEADLOCK_RETRIES = 5
+
+
+class Database:
+    """A pool of connections to the one PostgreSQL."""
+
+    def __init__(self, url: str, *, connections: int = 8) -> None:
+        self.url = url
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            open=False,
+            timeout=10,
+            kwargs={"autocommit": True, "application_name": "notifier"},
+            check=AsyncConnectionPool.check_connection,
+        )
+
+    async def open(self) -> None:
+        """Connect; raises psycopg_pool.PoolTimeout when the server does not answer within 10 s."""
+        await self._pool.open(wait=True, timeout=10)
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in autocommit, for reads."""
+        async with self._pool.connection() as connection:
+            yield connection
+
+    async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `work` in one READ COMMITTED transaction; a deadlock or a lost race (40P01, 40001) runs it again."""
+        for turn in range(DEADLOCK_RETRIES):
+            try:
+                async with self._pool.connection() as connection, connection.transaction():
+                    return await work(connection)
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                if turn == DEADLOCK_RETRIES - 1:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.02 * 2**turn))
+        raise AssertionError("unreachable")
+
+
+async def rows(connection: Connection, query: str, parameters: Parameters = None) -> list[Row]:
+    """Fetch all rows of a query as dictionaries."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query, parameters)
+        return await cursor.fetchall()
+
+
+def migrate(url: str) -> None:
+    """Bring the schema to the newest version. Safe to call from many processes at once."""
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, pool, text
+
+    engine = create_engine(_sqlalchemy_url(url), poolclass=pool.NullPool)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
+        connection.commit()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _sqlalchemy_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
