@@ -1,0 +1,1 @@
+"""Use cases: each takes the App and brings something about. They do not import one another."""
