@@ -185,6 +185,7 @@ CREATE TABLE messages (
     CHECK (NOT repeated OR category = 'transactional')
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX messages_due ON messages (lane, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX messages_suspect ON messages (lane, due_at) WHERE claims >= 2 AND due_at IS NOT NULL;
 CREATE INDEX messages_in_hand ON messages (worker_id) WHERE worker_id IS NOT NULL;
 CREATE INDEX messages_recipient ON messages (recipient_id, id);
 

@@ -1,0 +1,122 @@
+"""The ledger and its projection. Whoever calls `record` has locked the recipients (`store.recipients.lock`) before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from notifier.domain.consent import ConsentEvent
+from notifier.store.database import Connection, Row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A yes or a no that is about to enter the ledger."""
+
+    recipient: UUID
+    scope: str  #: `topic:<key>`, `marketing` or `all`
+    channel: str  #: a channel, or `any`
+    granted: bool
+    source: str
+    occurred_at: datetime | None = None  #: None: now
+    expires_at: datetime | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What happens now happens after all that is known of the person, even when the database's clock has stepped back: a
+# withdrawal must never be beaten by a grant that came before it. What is said to lie in the future happens now.
+_APPEND = """
+INSERT INTO consent_events
+    (recipient_id, scope, channel, granted, occurred_at, recorded_at, expires_at, source, evidence)
+SELECT e.recipient, e.scope, e.channel, e.granted, LEAST(COALESCE(e.occurred_at, n.moment), n.moment), n.moment,
+       e.expires_at, e.source, e.evidence
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bool[], %s::timestamptz[], %s::timestamptz[], %s::text[],
+            %s::jsonb[])
+     WITH ORDINALITY AS e (recipient, scope, channel, granted, occurred_at, expires_at, source, evidence, position)
+CROSS JOIN LATERAL (
+    SELECT GREATEST(clock_timestamp(), max(c.occurred_at)) AS moment FROM consents c WHERE c.recipient_id = e.recipient
+) AS n
+ORDER BY e.position
+RETURNING number, recipient_id, scope, channel, granted, occurred_at, expires_at
+"""
+
+_PROJECT = """
+INSERT INTO consents (number, recipient_id, scope, channel, granted, occurred_at, expires_at)
+SELECT number, recipient_id, scope, channel, granted, occurred_at, expires_at
+FROM consent_events WHERE number = ANY(%s)
+"""
+
+# domain.consent.outlasts in SQL; a property test holds the two together.
+_DROP_OUTLASTED = """
+DELETE FROM consents AS earlier USING consents AS later
+WHERE earlier.recipient_id = ANY(%s)
+  AND (later.recipient_id, later.scope, later.channel, later.granted)
+    = (earlier.recipient_id, earlier.scope, earlier.channel, earlier.granted)
+  AND (later.occurred_at, later.number) > (earlier.occurred_at, earlier.number)
+  AND (later.expires_at IS NULL OR later.expires_at >= earlier.expires_at)
+"""
+
+
+async def record(c: Connection, events: Sequence[NewEvent]) -> list[int]:
+    """Append to the ledger and bring the projection up to it. The one function that records consent.
+
+    Returns the events' numbers, in the order given.
+    """
+    if not events:
+        return []
+    appended = await rows(
+        c,
+        _APPEND,
+        (
+            [event.recipient for event in events],
+            [event.scope for event in events],
+            [event.channel for event in events],
+            [event.granted for event in events],
+            [event.occurred_at for event in events],
+            [event.expires_at for event in events],
+            [event.source for event in events],
+            [Jsonb(dict(event.evidence)) for event in events],
+        ),
+    )
+    numbers = [row["number"] for row in appended]
+    await c.execute(_PROJECT, (numbers,))
+    await c.execute(_DROP_OUTLASTED, (list({event.recipient for event in events}),))
+    return numbers
+
+
+async def events_of(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, list[ConsentEvent]]:
+    """The projection of each recipient: all that `decide` needs. Those who never said anything have an empty list."""
+    found = await rows(
+        c,
+        "SELECT recipient_id, number, scope, channel, granted, occurred_at, expires_at FROM consents"
+        " WHERE recipient_id = ANY(%s)",
+        (list(recipients),),
+    )
+    events: dict[UUID, list[ConsentEvent]] = defaultdict(list)
+    for row in found:
+        events[row.pop("recipient_id")].append(ConsentEvent(**row))
+    return events
+
+
+async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
+    """Every line of one person's ledger with its evidence, oldest number first."""
+    return await rows(c, "SELECT * FROM consent_events WHERE recipient_id = %s ORDER BY number", (recipient,))
+
+
+async def rebuild(c: Connection, recipients: Sequence[UUID]) -> None:
+    """Make the projection anew from the ledger. The recipients are locked."""
+    chosen = list(recipients)
+    await c.execute("DELETE FROM consents WHERE recipient_id = ANY(%s)", (chosen,))
+    await c.execute(
+        "INSERT INTO consents (number, recipient_id, scope, channel, granted, occurred_at, expires_at)"
+        " SELECT number, recipient_id, scope, channel, granted, occurred_at, expires_at"
+        " FROM consent_events WHERE recipient_id = ANY(%s)",
+        (chosen,),
+    )
+    await c.execute(_DROP_OUTLASTED, (chosen,))

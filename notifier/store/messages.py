@@ -1,0 +1,407 @@
+"""The rows of messages and attempts: each transition names the state it expects, and takes a whole batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from notifier.domain.consent import Topic, judge
+from notifier.domain.messages import MAX_CLAIMS, Category, Lane, State
+from notifier.domain.retry import Settlement
+from notifier.store.consent import events_of
+from notifier.store.database import Connection, Row, rows
+from notifier_channels.contract import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message as it is accepted or planned: queued until `due_at`."""
+
+    id: UUID
+    notification_id: UUID | None
+    recipient_id: UUID
+    address_id: UUID
+    channel: Channel
+    lane: Lane
+    category: Category
+    topic: str
+    template_version: int
+    due_at: datetime
+    expires_at: datetime
+
+
+async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
+    """Store them queued; one statement whatever their number."""
+    await c.execute(
+        "INSERT INTO messages (id, notification_id, recipient_id, address_id, channel, lane, category, topic,"
+        " template_version, due_at, expires_at)"
+        " SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[],"
+        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[])",
+        (
+            [message.id for message in messages],
+            [message.notification_id for message in messages],
+            [message.recipient_id for message in messages],
+            [message.address_id for message in messages],
+            [str(message.channel) for message in messages],
+            [str(message.lane) for message in messages],
+            [str(message.category) for message in messages],
+            [message.topic for message in messages],
+            [message.template_version for message in messages],
+            [message.due_at for message in messages],
+            [message.expires_at for message in messages],
+        ),
+    )
+
+
+# Claim ----------------------------------------------------------------------------------------------------------------
+
+# The ids that were rung for come first, by primary key; then whatever else of the lane has waited longest. A message
+# that has been in the hands of two workers that died is left out: it travels alone (claim_suspect).
+_CLAIM = f"""
+WITH rung AS MATERIALIZED (
+    SELECT id FROM messages
+    WHERE id = ANY(%(rung)s) AND lane = %(lane)s AND channel = ANY(%(channels)s) AND state = 'queued'
+      AND due_at <= clock_timestamp() AND claims < {MAX_CLAIMS - 1}
+    LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+), others AS MATERIALIZED (
+    SELECT id FROM messages
+    WHERE lane = %(lane)s AND channel = ANY(%(channels)s) AND state = 'queued'
+      AND due_at <= clock_timestamp() AND claims < {MAX_CLAIMS - 1} AND id <> ALL(%(rung)s)
+    ORDER BY due_at LIMIT %(limit)s - (SELECT count(*) FROM rung) FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE messages SET state = 'claimed', worker_id = %(worker)s, due_at = NULL, claims = claims + 1
+WHERE id IN (SELECT id FROM rung UNION ALL SELECT id FROM others) AND state = 'queued'
+RETURNING id, recipient_id
+"""
+
+_CLAIM_SUSPECT = f"""
+UPDATE messages SET state = 'claimed', worker_id = %(worker)s, due_at = NULL, claims = claims + 1
+WHERE state = 'queued' AND id = (
+    SELECT id FROM messages
+    WHERE lane = %(lane)s AND channel = ANY(%(channels)s) AND state = 'queued'
+      AND due_at <= clock_timestamp() AND claims >= {MAX_CLAIMS - 1}
+    ORDER BY due_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id, recipient_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message that this worker has in hand."""
+
+    id: UUID
+    recipient_id: UUID
+
+
+async def claim(
+    c: Connection, lane: Lane, worker: int, channels: Sequence[Channel], rung: Sequence[UUID], limit: int
+) -> list[Claimed]:
+    """Take up to `limit` due messages in hand: `queued` -> `claimed`. Two workers never get the same one."""
+    found = await rows(
+        c,
+        _CLAIM,
+        {
+            "lane": lane,
+            "worker": worker,
+            "channels": [str(channel) for channel in channels],
+            "rung": list(rung),
+            "limit": limit,
+        },
+    )
+    return [Claimed(**row) for row in found]
+
+
+async def claim_suspect(c: Connection, lane: Lane, worker: int, channels: Sequence[Channel]) -> list[Claimed]:
+    """Take one message that two dead workers had in hand, alone: if it is poison, nothing else goes down with it."""
+    names = [str(channel) for channel in channels]
+    found = await rows(c, _CLAIM_SUSPECT, {"lane": lane, "worker": worker, "channels": names})
+    return [Claimed(**row) for row in found]
+
+
+async def release(c: Connection, worker: int, ids: Sequence[UUID], state: State) -> None:
+    """Give back unharmed what this worker still holds in `state` without intent: it counts as not taken in hand."""
+    await c.execute(
+        "UPDATE messages SET state = 'queued', worker_id = NULL, due_at = clock_timestamp(), claims = claims - 1"
+        " WHERE id = ANY(%s) AND worker_id = %s AND state = %s",
+        (list(ids), worker, state),
+    )
+
+
+# Gate -----------------------------------------------------------------------------------------------------------------
+
+_FACTS = """
+SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.tries, m.repeated,
+       r.locale, r.timezone, r.attributes, r.snoozed_until, r.external_id,
+       a.address, a.address_hash, a.removed_at, n.data, clock_timestamp() AS now
+FROM messages m
+JOIN recipients r ON r.id = m.recipient_id
+JOIN addresses a ON a.id = m.address_id
+LEFT JOIN notifications n ON n.id = m.notification_id
+WHERE m.id = ANY(%s)
+"""
+
+
+async def lock_claimed(c: Connection, worker: int, ids: Sequence[UUID]) -> list[UUID]:
+    """Lock those that are still in this worker's hands; one that lost its lock no longer finds them."""
+    found = await rows(
+        c,
+        "SELECT id FROM messages WHERE id = ANY(%s) AND worker_id = %s AND state = 'claimed'"
+        " ORDER BY id FOR NO KEY UPDATE",
+        (list(ids), worker),
+    )
+    return [row["id"] for row in found]
+
+
+async def facts_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
+    """All that the gate and the rendering need to know of each message but consent and suppressions."""
+    return await rows(c, _FACTS, (list(ids),))
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the gate writes on a message."""
+
+    id: UUID
+    state: State
+    decision: Mapping[str, Any]
+    reason: str | None = None
+    due_at: datetime | None = None
+
+
+_RULE = """
+UPDATE messages m
+SET state = v.state, decision = v.decision, reason = v.reason, due_at = v.due_at,
+    worker_id = CASE WHEN v.state = 'sending' THEN m.worker_id END,
+    claims = CASE WHEN v.state = 'sending' THEN m.claims ELSE 0 END
+FROM unnest(%s::uuid[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[])
+     AS v (id, state, decision, reason, due_at)
+WHERE m.id = v.id AND m.state = 'claimed' AND m.worker_id = %s
+"""
+
+
+async def rule(c: Connection, worker: int, rulings: Sequence[Ruling]) -> None:
+    """Write the gate's decisions: `claimed` -> `sending`, `suppressed`, `expired`, `failed` or deferred to `queued`."""
+    await c.execute(
+        _RULE,
+        (
+            [ruling.id for ruling in rulings],
+            [str(ruling.state) for ruling in rulings],
+            [Jsonb(dict(ruling.decision)) for ruling in rulings],
+            [ruling.reason for ruling in rulings],
+            [ruling.due_at for ruling in rulings],
+            worker,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An attempt that is committed: from now on a byte may leave."""
+
+    message_id: UUID
+    n: int
+    first_attempted_at: datetime
+
+
+async def intend(c: Connection, worker: int, ids: Sequence[UUID], provider_of: Mapping[Channel, str]) -> list[Intent]:
+    """Insert the attempts of messages that are `sending`. A repeat supersedes the attempt that is in doubt."""
+    chosen = list(ids)
+    await c.execute(
+        "UPDATE attempts SET state = 'superseded' WHERE message_id = ANY(%s) AND state = 'unknown'", (chosen,)
+    )
+    found = await rows(
+        c,
+        "INSERT INTO attempts (message_id, n, worker_id, provider)"
+        " SELECT m.id, COALESCE(past.n, 0) + 1, %s, %s::jsonb ->> m.channel"
+        " FROM messages m CROSS JOIN LATERAL (SELECT max(n) AS n FROM attempts a WHERE a.message_id = m.id) AS past"
+        " WHERE m.id = ANY(%s) AND m.state = 'sending'"
+        " RETURNING message_id, n, COALESCE((SELECT min(first.started_at) FROM attempts first"
+        "   WHERE first.message_id = attempts.message_id), started_at) AS first_attempted_at",
+        (worker, Jsonb({str(channel): name for channel, name in provider_of.items()}), chosen),
+    )
+    return [Intent(**row) for row in found]
+
+
+# Settle ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One outcome as it is written on a message and its attempt."""
+
+    id: UUID
+    n: int
+    settlement: Settlement
+    code: str = ""
+    reference: str = ""
+    detail: str = ""
+
+
+_SETTLE_MESSAGES = """
+UPDATE messages m
+SET state = v.state, reason = v.reason, due_at = v.due_at, worker_id = NULL, claims = 0,
+    tries = m.tries + v.counts::int
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::bool[]) AS v (id, state, reason, due_at, counts)
+WHERE m.id = v.id
+"""
+
+_SETTLE_ATTEMPTS = """
+UPDATE attempts a
+SET state = v.state, code = NULLIF(v.code, ''), reference = NULLIF(v.reference, ''), detail = NULLIF(v.detail, ''),
+    settled_at = clock_timestamp()
+FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[])
+     AS v (message_id, n, state, code, reference, detail)
+WHERE a.message_id = v.message_id AND a.n = v.n
+"""
+
+
+async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int]) -> list[Row]:
+    """Lock the messages whose attempt by this worker still waits for its outcome, be they `sending` or in doubt.
+
+    A fenced worker's late answer still finds its message `unknown`; one that was repeated meanwhile it does not find.
+    """
+    return await rows(
+        c,
+        "SELECT m.id, m.state, m.recipient_id, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at,"
+        " a.n, a.provider, clock_timestamp() AS now"
+        " FROM unnest(%s::uuid[], %s::int[]) AS v (id, n)"
+        " JOIN messages m ON m.id = v.id"
+        " JOIN attempts a ON a.message_id = v.id AND a.n = v.n"
+        " WHERE a.worker_id = %s AND (a.state, m.state) IN (('started', 'sending'), ('unknown', 'unknown'))"
+        " ORDER BY m.id FOR NO KEY UPDATE OF m",
+        (list(attempts), list(attempts.values()), worker),
+    )
+
+
+async def settle(c: Connection, settled: Sequence[Settled]) -> None:
+    """Write outcomes on messages that `lock_attempted` locked in this transaction, and on their attempts."""
+    await c.execute(
+        _SETTLE_MESSAGES,
+        (
+            [one.id for one in settled],
+            [str(one.settlement.state) for one in settled],
+            [one.settlement.reason for one in settled],
+            [one.settlement.due_at for one in settled],
+            [one.settlement.counts for one in settled],
+        ),
+    )
+    await c.execute(
+        _SETTLE_ATTEMPTS,
+        (
+            [one.id for one in settled],
+            [one.n for one in settled],
+            [str(one.settlement.attempt) for one in settled],
+            [one.code for one in settled],
+            [one.reference for one in settled],
+            [one.detail for one in settled],
+        ),
+    )
+
+
+# Opt-out --------------------------------------------------------------------------------------------------------------
+
+
+async def cancel_refused(
+    c: Connection, recipients: Sequence[UUID], topics: Mapping[str, Topic], at: datetime
+) -> list[UUID]:
+    """Cancel what is queued for these people and what their consent, as it stands now, refuses. They are locked."""
+    chosen = list(recipients)
+    waiting = await rows(
+        c,
+        "SELECT id, recipient_id, topic, category, channel FROM messages"
+        " WHERE recipient_id = ANY(%s) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE",
+        (chosen,),
+    )
+    events = await events_of(c, chosen)
+    refused: dict[UUID, str] = {}
+    for row in waiting:
+        topic = topic_of(topics, row["topic"], Category(row["category"]))
+        allowed, decision = judge(topic, Channel(row["channel"]), events[row["recipient_id"]], at)
+        if not allowed:
+            refused[row["id"]] = decision.reason
+    await c.execute(
+        "UPDATE messages m SET state = 'cancelled', due_at = NULL, reason = v.reason"
+        " FROM unnest(%s::uuid[], %s::text[]) AS v (id, reason) WHERE m.id = v.id AND m.state = 'queued'",
+        (list(refused), list(refused.values())),
+    )
+    return list(refused)
+
+
+def topic_of(topics: Mapping[str, Topic], key: str, category: Category) -> Topic:
+    """The topic as it is declared today; one that has vanished needs a grant and is never mandatory."""
+    return topics.get(key) or Topic(key, category, {})
+
+
+# Sweep ----------------------------------------------------------------------------------------------------------------
+
+
+async def orphans_of(c: Connection, worker: int) -> list[Row]:
+    """Lock and list what a dead worker left in hand, with the attempt that is under way, if intent was committed."""
+    return await rows(
+        c,
+        "SELECT m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at, a.n"
+        " FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
+        " WHERE m.worker_id = %s ORDER BY m.id FOR NO KEY UPDATE OF m",
+        (worker,),
+    )
+
+
+async def requeue(c: Connection, claims: Mapping[UUID, int]) -> None:
+    """Put orphans without intent back: `claimed` -> `queued`, with the claims they keep."""
+    await c.execute(
+        "UPDATE messages m SET state = 'queued', worker_id = NULL, due_at = clock_timestamp(), claims = v.claims,"
+        " reason = 'worker_died'"
+        " FROM unnest(%s::uuid[], %s::int[]) AS v (id, claims) WHERE m.id = v.id AND m.state = 'claimed'",
+        (list(claims), list(claims.values())),
+    )
+
+
+async def keep_claims(c: Connection, claims: Mapping[UUID, int]) -> None:
+    """Remember on messages that settled back to `queued` how often a worker died with them in hand."""
+    await c.execute(
+        "UPDATE messages m SET claims = v.claims FROM unnest(%s::uuid[], %s::int[]) AS v (id, claims)"
+        " WHERE m.id = v.id AND m.state = 'queued'",
+        (list(claims), list(claims.values())),
+    )
+
+
+async def poison(c: Connection, ids: Sequence[UUID]) -> None:
+    """Set aside what has brought down its worker too often: `claimed` -> `failed`."""
+    await c.execute(
+        "UPDATE messages SET state = 'failed', reason = 'poison', worker_id = NULL"
+        " WHERE id = ANY(%s) AND state = 'claimed'",
+        (list(ids),),
+    )
+
+
+async def repeat_unknown(c: Connection, limit: int) -> list[tuple[Lane, UUID]]:
+    """Queue the one repeat of transactional messages that nobody could settle; what has expired stays `unknown`."""
+    found = await rows(
+        c,
+        "WITH due AS MATERIALIZED ("
+        "  SELECT id FROM messages WHERE lane = ANY(%s) AND state = 'unknown' AND due_at <= clock_timestamp()"
+        "  ORDER BY id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED)"
+        " UPDATE messages m SET repeated = m.expires_at > clock_timestamp(),"
+        "  state = CASE WHEN m.expires_at > clock_timestamp() THEN 'queued' ELSE 'unknown' END,"
+        "  due_at = CASE WHEN m.expires_at > clock_timestamp() THEN clock_timestamp() END"
+        " FROM due WHERE m.id = due.id RETURNING m.lane, m.id, m.state",
+        ([str(lane) for lane in Lane], limit),
+    )
+    return [(Lane(row["lane"]), row["id"]) for row in found if row["state"] == State.QUEUED]
+
+
+async def count_due(c: Connection, lane: Lane, at_most: int) -> int:
+    """How many messages of the lane wait to be claimed, counted no further than `at_most`."""
+    found = await rows(
+        c,
+        "SELECT count(*) AS due FROM (SELECT 1 FROM messages"
+        " WHERE lane = %s AND due_at <= clock_timestamp() AND state = 'queued' LIMIT %s) AS waiting",
+        (lane, at_most),
+    )
+    due: int = found[0]["due"]
+    return due

@@ -1,0 +1,51 @@
+"""Which providers are paused because their credentials, sender or policy are wrong. Messages wait; a person is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from notifier.store.database import Connection, Row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a provider takes nothing for now."""
+
+    provider: str
+    code: str
+    detail: str
+
+
+async def pause(c: Connection, pauses: Sequence[Pause], lasting: timedelta) -> None:
+    """Pause, or prolong a pause. `since` keeps the beginning."""
+    for one in pauses:
+        await c.execute(
+            "INSERT INTO provider_pauses (provider, code, detail, paused_until)"
+            " VALUES (%(provider)s, %(code)s, %(detail)s, clock_timestamp() + %(lasting)s)"
+            " ON CONFLICT (provider) DO UPDATE SET code = excluded.code, detail = excluded.detail,"
+            " paused_until = excluded.paused_until",
+            {"provider": one.provider, "code": one.code, "detail": one.detail, "lasting": lasting},
+        )
+
+
+async def resume(c: Connection, providers: Sequence[str]) -> None:
+    """They took something: end their pauses."""
+    await c.execute("DELETE FROM provider_pauses WHERE provider = ANY(%s)", (list(providers),))
+
+
+async def paused(c: Connection) -> list[Row]:
+    """All pauses, for the claim and for an operator's eyes."""
+    return await rows(c, "SELECT provider, code, detail, since, paused_until FROM provider_pauses ORDER BY provider")
+
+
+async def take_probe(c: Connection, provider: str, lasting: timedelta) -> bool:
+    """True for the one process that may try the provider again with one message; the others go on waiting."""
+    found = await rows(
+        c,
+        "UPDATE provider_pauses SET paused_until = clock_timestamp() + %s"
+        " WHERE provider = %s AND paused_until <= clock_timestamp() RETURNING provider",
+        (lasting, provider),
+    )
+    return bool(found)

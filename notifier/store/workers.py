@@ -1,0 +1,67 @@
+"""Which worker processes are alive: each holds a session advisory lock under its own number for as long as it lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from notifier.domain.messages import Lane
+from notifier.store.database import Connection, rows
+
+LOCK_CLASS = 7_305_111  #: the first half of the advisory lock's key; the second is the worker's number
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process, as the database knows it."""
+
+    id: int
+    lane: Lane
+    boot_id: str  #: of its machine, since this start
+    journal: Path
+    lost_at: datetime | None
+
+
+async def register(c: Connection, lane: Lane, boot_id: str, journals: Path) -> Worker:
+    """Enter a new worker and hold its lock on this connection, which must stay open and in no pool.
+
+    The row becomes visible together with the lock, so nobody takes a worker that is being born for a dead one.
+    """
+    async with c.transaction():
+        found = await rows(c, "SELECT nextval(pg_get_serial_sequence('workers', 'id'))::int AS id")
+        worker = Worker(found[0]["id"], lane, boot_id, journals / f"worker-{found[0]['id']}.journal", None)
+        await c.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, worker.id))
+        await c.execute(
+            "INSERT INTO workers (id, lane, boot_id, journal) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s)",
+            (worker.id, lane, boot_id, str(worker.journal)),
+        )
+    return worker
+
+
+async def take_dead(c: Connection) -> list[Worker]:
+    """Find workers whose lock is free and hold it until this transaction ends, so that one process recovers each."""
+    found = await rows(
+        c,
+        "WITH unended AS MATERIALIZED ("
+        "  SELECT * FROM workers WHERE ended_at IS NULL ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)"
+        " SELECT id, lane, boot_id, journal, lost_at FROM unended WHERE pg_try_advisory_xact_lock(%s, id)",
+        (LOCK_CLASS,),
+    )
+    return [Worker(row["id"], Lane(row["lane"]), row["boot_id"], Path(row["journal"]), row["lost_at"]) for row in found]
+
+
+async def mark_lost(c: Connection, worker: int) -> datetime:
+    """Note when the worker's lock was first found free; returns that instant."""
+    found = await rows(
+        c,
+        "UPDATE workers SET lost_at = COALESCE(lost_at, clock_timestamp()) WHERE id = %s RETURNING lost_at",
+        (worker,),
+    )
+    moment: datetime = found[0]["lost_at"]
+    return moment
+
+
+async def end(c: Connection, worker: int) -> None:
+    """Nothing is left in this worker's hands."""
+    await c.execute("UPDATE workers SET ended_at = clock_timestamp() WHERE id = %s", (worker,))
