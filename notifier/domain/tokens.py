@@ -1,0 +1,226 @@
+"""Links that act without a login: signed, versioned, free of addresses, valid as long as their purpose wants.
+
+Two forms. A link token travels in a URL: `v1.<key id>.<payload>.<mac>`, each part readable in a log without naming
+anybody. A mail token is the local part of an address: it survives servers that change its case (base32, RFC 4648) and
+fits into the 64 octets of RFC 5321 4.5.3.1.1. Every MAC is taken over all that stands before it and over what the token
+is for, so no part of one token is of use in another.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TypeAlias
+from uuid import UUID
+
+from notifier.errors import NotConfigured
+from notifier_channels.contract import Channel
+
+UNDO_FOR = timedelta(hours=1)
+MANAGE_FOR = timedelta(days=30)
+
+VERSION = "v1"
+MAC_BYTES = 24  #: 192 bits, and 32 base64 characters without a spare bit
+MAIL_MAC_BYTES = 16  #: 128 bits: what 64 characters of base32 leave room for
+LONGEST = 4096  #: an undo token names a ledger line for each holder of the address; a URL token is about 130
+
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
+_CHANNELS = {channel: bytes([letter]) for channel, letter in zip(Channel, b"esp", strict=True)}
+_CHANNEL_OF = {code: channel for channel, code in _CHANNELS.items()}
+_OPT_OUT, _UNDO, _MANAGE = b"o", b"u", b"m"
+_MAIL_OPT_OUT, _RETURN_PATH = "u", "b"
+
+
+@dataclass(frozen=True, slots=True)
+class OptOutLink:
+    """Stands in every marketing mail, for ever: it can only reduce what this recipient is sent."""
+
+    recipient: UUID
+    message: UUID
+    channel: Channel
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManageLink:
+    """Opens a recipient's own settings for 30 days."""
+
+    recipient: UUID
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UndoLink:
+    """Takes back exactly these ledger lines, for an hour. Only the page that confirms a refusal carries one."""
+
+    recipient: UUID
+    numbers: tuple[int, ...]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MailOptOut:
+    """What the address in a mailto: List-Unsubscribe says. The topic as a hash: its key may be long."""
+
+    recipient: UUID
+    topic_hash: bytes
+
+    def topic_among(self, keys: Iterable[str]) -> str | None:
+        """The topic's key, unless the topic has vanished."""
+        return next((key for key in keys if _topic_hash(key) == self.topic_hash), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPath:
+    """What an envelope sender says when a bounce comes back to it (VERP)."""
+
+    message: UUID
+    attempt: int
+
+
+PageLink: TypeAlias = OptOutLink | ManageLink
+
+
+class Links:
+    """Makes and reads tokens. The newest key signs; every key that is still configured verifies."""
+
+    def __init__(self, keys: Mapping[str, bytes], public_url: str, inbound_domain: str | None) -> None:
+        if not keys or any(not _KEY_ID.fullmatch(key_id) for key_id in keys):
+            raise NotConfigured("NOTIFIER_LINK_KEYS: a key's id is 1 to 16 letters, digits, `-` or `_`.")
+        self._keys = dict(keys)
+        self._newest = next(iter(self._keys))
+        self._public_url = public_url.rstrip("/")
+        self._inbound_domain = inbound_domain
+
+    def unsubscribe_url(self, recipient: UUID, topic_key: str, channel: Channel, message: UUID) -> str:
+        """The https URL of List-Unsubscribe and of the link in the body."""
+        payload = _OPT_OUT + recipient.bytes + message.bytes + _CHANNELS[channel] + topic_key.encode()
+        return f"{self._public_url}/u/{self._sign(payload)}"
+
+    def preferences_url(self, recipient: UUID, now: datetime) -> str:
+        """Where a recipient sees what can be refused altogether; good for 30 days."""
+        payload = _MANAGE + recipient.bytes + _seconds(now + MANAGE_FOR)
+        return f"{self._public_url}/u/{self._sign(payload)}"
+
+    def undo_token(self, recipient: UUID, numbers: Iterable[int], now: datetime) -> str:
+        """What the confirmation page's undo button posts."""
+        lines = list(numbers)
+        return self._sign(_UNDO + recipient.bytes + _seconds(now + UNDO_FOR) + struct.pack(f">{len(lines)}Q", *lines))
+
+    def read_page(self, token: str, now: datetime) -> PageLink | None:
+        """What a token in `/u/<token>` says; None for whatever is forged, damaged, expired or for another purpose."""
+        payload = self._verified(token)
+        if payload is None:
+            return None
+        if payload[:1] == _OPT_OUT and len(payload) > 34 and payload[33:34] in _CHANNEL_OF:
+            channel = _CHANNEL_OF[payload[33:34]]
+            return OptOutLink(UUID(bytes=payload[1:17]), UUID(bytes=payload[17:33]), channel, payload[34:].decode())
+        if payload[:1] == _MANAGE and len(payload) == 25:
+            link = ManageLink(UUID(bytes=payload[1:17]), _moment(payload[17:25]))
+            return link if now < link.expires_at else None
+        return None
+
+    def read_undo(self, token: str, now: datetime) -> UndoLink | None:
+        """What an undo button posted; None for anything else."""
+        payload = self._verified(token)
+        if payload is None or payload[:1] != _UNDO or len(payload) % 8 != 1:
+            return None
+        numbers = struct.unpack(f">{(len(payload) - 25) // 8}Q", payload[25:])
+        link = UndoLink(UUID(bytes=payload[1:17]), numbers, _moment(payload[17:25]))
+        return link if now < link.expires_at else None
+
+    def unsubscribe_mailto(self, recipient: UUID, topic_key: str) -> str | None:
+        """The address of List-Unsubscribe's mailto; None when no mail comes back to us."""
+        return self._mail_address(_MAIL_OPT_OUT, recipient.bytes + _topic_hash(topic_key))
+
+    def return_path(self, message: UUID, attempt: int) -> str | None:
+        """The envelope sender of one attempt; None when no mail comes back to us."""
+        return self._mail_address(_RETURN_PATH, message.bytes + struct.pack(">H", attempt))
+
+    def read_mail(self, local_part: str) -> MailOptOut | ReturnPath | None:
+        """What the local part of one of our own addresses says, in whatever case it came back."""
+        kind, _, text = local_part.lower().partition("-")
+        body = self._verified_mail(kind, text)
+        if body is None:
+            return None
+        if kind == _MAIL_OPT_OUT and len(body) == 22:
+            return MailOptOut(UUID(bytes=body[:16]), body[16:])
+        if kind == _RETURN_PATH and len(body) == 18:
+            return ReturnPath(UUID(bytes=body[:16]), int.from_bytes(body[16:], "big"))
+        return None
+
+    def _sign(self, payload: bytes) -> str:
+        signed = f"{VERSION}.{self._newest}.{_to_base64(payload)}"
+        return f"{signed}.{_link_mac(self._keys[self._newest], signed)}"
+
+    def _verified(self, token: str) -> bytes | None:
+        """The payload, if one of our keys signed it. Compares text with text, so that a MAC has one spelling only."""
+        signed, _, mac = token.rpartition(".")
+        parts = signed.split(".")
+        if len(token) > LONGEST or not token.isascii() or len(parts) != 3 or parts[0] != VERSION:
+            return None
+        secret = self._keys.get(parts[1], b"")
+        genuine = hmac.compare_digest(_link_mac(secret, signed), mac)
+        return _from_base64(parts[2]) if genuine and secret else None
+
+    def _mail_address(self, kind: str, body: bytes) -> str | None:
+        if self._inbound_domain is None:
+            return None
+        mac = _mail_mac(self._keys[self._newest], kind, body)
+        return f"{kind}-{_to_base32(body + mac)}@{self._inbound_domain}"
+
+    def _verified_mail(self, kind: str, text: str) -> bytes | None:
+        """There is no room for a key's id: every key is tried, whichever fits."""
+        signed = _from_base32(text)
+        body, mac = signed[:-MAIL_MAC_BYTES], signed[-MAIL_MAC_BYTES:]
+        fits = [hmac.compare_digest(_mail_mac(secret, kind, body), mac) for secret in self._keys.values()]
+        return body if any(fits) else None
+
+
+def _link_mac(secret: bytes, signed: str) -> str:
+    return _to_base64(hmac.digest(secret, b"notifier link\0" + signed.encode(), sha256)[:MAC_BYTES])
+
+
+def _mail_mac(secret: bytes, kind: str, body: bytes) -> bytes:
+    return hmac.digest(secret, b"notifier mail\0" + kind.encode() + b"\0" + body, sha256)[:MAIL_MAC_BYTES]
+
+
+def _topic_hash(key: str) -> bytes:
+    return sha256(key.encode()).digest()[:6]
+
+
+def _seconds(moment: datetime) -> bytes:
+    return struct.pack(">Q", int(moment.timestamp()))
+
+
+def _moment(seconds: bytes) -> datetime:
+    return datetime.fromtimestamp(int.from_bytes(seconds, "big"), UTC)
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _from_base64(text: str) -> bytes:
+    """Only called on what we have signed, so it is well formed."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _to_base32(data: bytes) -> str:
+    return base64.b32encode(data).rstrip(b"=").decode().lower()
+
+
+def _from_base32(text: str) -> bytes:
+    """Bytes, or none at all when the text is not exactly what `_to_base32` writes."""
+    try:
+        data = base64.b32decode(text.upper() + "=" * (-len(text) % 8))
+    except (binascii.Error, ValueError):
+        return b""
+    return data if _to_base32(data) == text else b""
