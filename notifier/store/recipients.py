@@ -1,0 +1,101 @@
+"""Who is reached and where: people, the addresses they hold now, and the lock that a gate and an opt-out share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from notifier.store.database import Connection, rows
+from notifier_channels.contract import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A person, by the product's own id, or without one when only an address is known."""
+
+    id: UUID
+    external_id: str | None
+    locale: str | None
+    timezone: str | None
+    attributes: Mapping[str, Any]
+    snoozed_until: datetime | None
+    merged_into: UUID | None  #: a nameless one, adopted by a named one; messages and ledger live on there
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAddress:
+    """Where a recipient is reached now."""
+
+    id: UUID
+    recipient_id: UUID
+    channel: Channel
+    address: str
+    address_hash: bytes
+
+    def __repr__(self) -> str:
+        return f"HeldAddress({self.id}, {self.channel})"
+
+
+_RECIPIENT = "id, external_id, locale, timezone, attributes, snoozed_until, merged_into, created_at, updated_at"
+_ADDRESS = "id, recipient_id, channel, address, address_hash"
+
+
+async def lock(c: Connection, ids: Sequence[UUID]) -> None:
+    """Lock these recipients in id order until the transaction ends. What is read in a *later* statement is current."""
+    await c.execute("SELECT 1 FROM recipients WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(ids),))
+
+
+async def lock_survivors(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Lock these recipients, or those who adopted them, and say which is which. Unknown ids are left out.
+
+    An old link names the nameless recipient that it was made for: what it says goes to the one who adopted them.
+    """
+    wanted = {*ids, *(await _survivors(c, ids)).values()}
+    await lock(c, [*wanted])
+    survivors = await _survivors(c, ids)
+    if adopted_meanwhile := {*survivors.values()} - wanted:
+        await lock(c, [*adopted_meanwhile])
+    return survivors
+
+
+async def by_ids(c: Connection, ids: Sequence[UUID]) -> dict[UUID, Recipient]:
+    """These recipients; unknown ids are left out."""
+    query = f"SELECT {_RECIPIENT} FROM recipients WHERE id = ANY(%s)"
+    async with c.cursor(row_factory=class_row(Recipient)) as cursor:
+        await cursor.execute(query, (list(ids),))
+        return {recipient.id: recipient for recipient in await cursor.fetchall()}
+
+
+async def by_external_ids(c: Connection, external_ids: Sequence[str]) -> dict[str, Recipient]:
+    """These recipients by the product's own ids; unknown ids are left out."""
+    query = f"SELECT {_RECIPIENT} FROM recipients WHERE external_id = ANY(%s)"
+    async with c.cursor(row_factory=class_row(Recipient)) as cursor:
+        await cursor.execute(query, (list(external_ids),))
+        return {str(recipient.external_id): recipient for recipient in await cursor.fetchall()}
+
+
+async def addresses_of(c: Connection, ids: Sequence[UUID]) -> list[HeldAddress]:
+    """Every address that these recipients hold now."""
+    return await _held(c, "recipient_id = ANY(%s)", (list(ids),))
+
+
+async def holders(c: Connection, channel: Channel, hashes: Sequence[bytes]) -> list[HeldAddress]:
+    """Who holds an address with one of these hashes now. Ask with all of `Hasher.all`: keys are rotated."""
+    return await _held(c, "channel = %s AND address_hash = ANY(%s)", (channel, list(hashes)))
+
+
+async def _held(c: Connection, condition: str, parameters: tuple[Any, ...]) -> list[HeldAddress]:
+    query = f"SELECT {_ADDRESS} FROM addresses WHERE removed_at IS NULL AND {condition} ORDER BY id"
+    return [HeldAddress(**{**row, "channel": Channel(row["channel"])}) for row in await rows(c, query, parameters)]
+
+
+async def _survivors(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    query = "SELECT id, coalesce(merged_into, id) AS survivor FROM recipients WHERE id = ANY(%s)"
+    return {row["id"]: row["survivor"] for row in await rows(c, query, (list(ids),))}
