@@ -18,14 +18,36 @@ PREFIX = "NOTIFIER_"
 Keys = Annotated[dict[str, SecretStr], NoDecode]
 
 
-class Settings(BaseSettings):
-    """What an operator can set. Environment variables are the field names in capitals, with `NOTIFIER_` before."""
+class Appearance(BaseSettings):
+    """What rendered messages look like: all that a template's author needs to set to check and preview them."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
     env: Literal["development", "production"] = Field(
         "development", description="`production` refuses the sandbox, `.test` addresses and plain http links."
     )
+    templates_dir: Path | None = Field(None, description="The product's own templates; default: those that ship.")
+    default_locale: str = Field("en", description="What a recipient without a locale, or with an unknown one, gets.")
+    default_timezone: str = Field("UTC", description="IANA zone of recipients who have none.")
+
+    sender_name: str = Field("Notifier", description="The name in From.")
+    sender_address: str = Field("hello@notifier.test", description="The address in From.")
+    reply_to: str | None = Field(None, description="Where answers go, when not to the sender.")
+    postal_address: str = Field("Notifier, 1 Example Street, Exampletown", description="In the foot of marketing mail.")
+    list_domain: str = Field("lists.notifier.test", description="The domain of List-Id and Message-ID; one you own.")
+    feedback_sender_id: str = Field(
+        "notifier", min_length=5, max_length=15, description="The rightmost part of Gmail's Feedback-ID."
+    )
+
+    @property
+    def is_production(self) -> bool:
+        """True where real people are reached."""
+        return self.env == "production"
+
+
+class Settings(Appearance):
+    """What an operator can set. Environment variables are the field names in capitals, with `NOTIFIER_` before."""
+
     database_url: SecretStr = Field(
         validation_alias="DATABASE_URL", description="PostgreSQL 15 or newer, e.g. `postgresql://user@host/notifier`."
     )
@@ -36,9 +58,6 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8025", description="Where recipients reach the public pages; https in production."
     )
     state_dir: Path = Field(Path(".notifier"), description="Journals of the workers and, when embedded, all data.")
-    templates_dir: Path | None = Field(None, description="The product's own templates; default: those that ship.")
-    default_locale: str = Field("en", description="What a recipient without a locale, or with an unknown one, gets.")
-    default_timezone: str = Field("UTC", description="IANA zone of recipients who have none.")
 
     link_keys: Keys = Field(
         description="Keys that sign links: `id:secret,id:secret`, newest first. Old ones keep old links working: never "
@@ -48,18 +67,10 @@ class Settings(BaseSettings):
         description="Keys that hash addresses: `id:secret,...`, newest first. Kept outside the database on purpose."
     )
 
-    sender_name: str = Field("Notifier", description="The name in From.")
-    sender_address: str = Field("hello@notifier.test", description="The address in From.")
-    reply_to: str | None = Field(None, description="Where answers go, when not to the sender.")
-    postal_address: str = Field("Notifier, 1 Example Street, Exampletown", description="In the foot of marketing mail.")
-    list_domain: str = Field("lists.notifier.test", description="The domain of List-Id and Message-ID; one you own.")
     inbound_domain: str | None = Field(
         None,
         description="The domain whose mail comes back to Notifier: bounces and mailto unsubscribes. Empty: no VERP "
         "return path and no mailto in List-Unsubscribe.",
-    )
-    feedback_sender_id: str = Field(
-        "notifier", min_length=5, max_length=15, description="The rightmost part of Gmail's Feedback-ID."
     )
 
     smtp_url: SecretStr = Field(
@@ -104,11 +115,6 @@ class Settings(BaseSettings):
                 raise ValueError("NOTIFIER_SANDBOX_SECRET must not be set in production")
         return self
 
-    @property
-    def is_production(self) -> bool:
-        """True where real people are reached."""
-        return self.env == "production"
-
 
 def load() -> Settings:
     """Read the environment.
@@ -120,8 +126,25 @@ def load() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # the required ones come from the environment
     except ValidationError as error:
-        lines = [f"{variable(str(e['loc'][0])) if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors()]
-        raise NotConfigured("; ".join(lines)) from None
+        raise NotConfigured(_named(error)) from None
+
+
+def load_appearance() -> Appearance:
+    """Read only what rendering needs, so that templates are checked where no service is set up.
+
+    Raises:
+        NotConfigured: as `load`.
+
+    """
+    try:
+        return Appearance()  # type: ignore[call-arg]  # mypy sees no defaults behind Field
+    except ValidationError as error:
+        raise NotConfigured(_named(error)) from None
+
+
+def _named(error: ValidationError) -> str:
+    lines = [f"{variable(str(e['loc'][0])) if e['loc'] else 'settings'}: {e['msg']}" for e in error.errors()]
+    return "; ".join(lines)
 
 
 def variable(field: str) -> str:
