@@ -149,6 +149,32 @@ class Withheld:
 Outcome: TypeAlias = Receipt | Unavailable | RateLimited | Ambiguous | Rejected | BadAddress | Misconfigured | Withheld
 
 
+# What is reported later -----------------------------------------------------------------------------------------------
+
+
+class EventKind(StrEnum):
+    """What can be reported of a message after a provider took it."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"  #: the provider still tries
+    BOUNCED = "bounced"  #: it gave up
+    COMPLAINED = "complained"  #: the reader called it spam
+    UNSUBSCRIBED = "unsubscribed"  #: the reader left the list at the provider
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryEvent:
+    """One report, as a provider's webhook was read. It may come twice, late, early, or in any order."""
+
+    message: MessageId
+    kind: EventKind
+    source: str  #: who reports, e.g. a provider's name
+    source_id: str  #: the source's own id of this report: what comes twice is known by it
+    occurred_at: datetime
+    attempt: int | None = None
+    code: str | None = None  #: e.g. `550 5.1.1`
+
+
 # The two seams --------------------------------------------------------------------------------------------------------
 
 

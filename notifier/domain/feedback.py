@@ -1,0 +1,39 @@
+"""What a provider's later report means for its message and its address: two tables that feedback obeys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from notifier.domain.messages import NEXT, State
+from notifier_channels.contract import EventKind
+
+_MOVES = (  # the gravest report comes first
+    (EventKind.COMPLAINED, State.COMPLAINED),
+    (EventKind.BOUNCED, State.BOUNCED),
+    (EventKind.DELIVERED, State.DELIVERED),
+)
+
+# RFC 3463 and the IANA registry of enhanced status codes: no such mailbox, bad syntax, mailbox has moved, null MX,
+# mailbox disabled. Not 5.2.2 (full), 5.2.3 and 5.3.4 (too big) or 5.7.x (our reputation): there the address is good.
+_NOBODY_THERE = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+_ENHANCED = re.compile(r"\b[245]\.\d{1,3}\.\d{1,3}\b")
+
+
+def advance(state: State, reported: Collection[EventKind]) -> State:
+    """Where a message stands after everything that was reported of it, in whatever order.
+
+    A message that is still in our hands stays where it is: the reports wait until it settles. Of a bounce and a
+    complaint, the first that was applied stands: both are final.
+    """
+    if state is State.UNKNOWN and reported:
+        state = State.ACCEPTED  # whoever reports on it has taken it
+    if state not in (State.ACCEPTED, State.DELIVERED):
+        return state
+    return next((to for kind, to in _MOVES if kind in reported and to in NEXT[state]), state)
+
+
+def proves_nobody_there(code: str | None) -> bool:
+    """True when a bounce's code says that the mailbox does not exist. Without a code nothing is proven."""
+    found = _ENHANCED.search(code or "")
+    return found is not None and found.group() in _NOBODY_THERE

@@ -1,0 +1,112 @@
+"""What providers report after they took a message, and what it makes of the message once that has settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from notifier.domain.feedback import advance
+from notifier.domain.messages import Ids, State
+from notifier.store.database import Connection, Row, rows
+from notifier_channels.contract import DeliveryEvent, EventKind
+
+_ids = Ids()
+
+_INSERT = """
+INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, occurred_at)
+SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
+                     %s::timestamptz[])
+     AS new (id, message_id, attempt, kind, source, source_id, code, occurred_at)
+ORDER BY source, source_id
+ON CONFLICT (source, source_id) DO NOTHING
+RETURNING source, source_id
+"""
+
+
+async def add(c: Connection, events: Sequence[DeliveryEvent]) -> list[DeliveryEvent]:
+    """Store reports on messages that exist, each once; those that are new, in the order given."""
+    now_ms = time.time_ns() // 1_000_000
+    created = await rows(
+        c,
+        _INSERT,
+        (
+            [_ids.new(now_ms) for _ in events],
+            [event.message for event in events],
+            [event.attempt for event in events],
+            [str(event.kind) for event in events],
+            [event.source for event in events],
+            [event.source_id for event in events],
+            [event.code for event in events],
+            [event.occurred_at for event in events],
+        ),
+    )
+    new = {(row["source"], row["source_id"]) for row in created}
+    firsts = {(event.source, event.source_id): event for event in reversed(events)}
+    return [event for event in events if (event.source, event.source_id) in new and event is firsts[_key(event)]]
+
+
+async def of_message(c: Connection, message: UUID) -> list[Row]:
+    """All that was reported of one message, as it happened."""
+    query = "SELECT * FROM delivery_events WHERE message_id = %s ORDER BY occurred_at, id"
+    return await rows(c, query, (message,))
+
+
+_REPORTED = """
+SELECT m.id, m.state, array_agg(DISTINCT e.kind) AS kinds,
+       (array_agg(e.code ORDER BY e.occurred_at, e.id) FILTER (WHERE e.kind = 'bounced'))[1] AS bounce_code
+FROM messages m JOIN delivery_events e ON e.message_id = m.id
+WHERE m.id = ANY(%s) AND m.state IN ('accepted', 'delivered', 'unknown')
+GROUP BY m.id
+"""
+
+_ADVANCE = """
+UPDATE messages m SET state = v.after, reason = v.reason, due_at = NULL
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) AS v (id, before, after, reason)
+WHERE m.id = v.id AND m.state = v.before
+"""
+
+# The attempt that was in doubt is the one reported on, when the report names one.
+_TAKEN = """
+UPDATE attempts a SET state = 'accepted'
+WHERE a.message_id = ANY(%s) AND a.state = 'unknown'
+  AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n)
+"""
+
+
+async def apply_pending(c: Connection, message_ids: Collection[UUID]) -> None:
+    """Move these messages to where all reports on them lead. Does nothing twice, and nothing while one is in hand.
+
+    The caller holds the messages' locks. Settle calls it too: a report may come before our own commit.
+    """
+    if not message_ids:
+        return
+    reported = await rows(c, _REPORTED, (list(message_ids),))
+    moves = [(row, advance(State(row["state"]), {EventKind(kind) for kind in row["kinds"]})) for row in reported]
+    moves = [(row, after) for row, after in moves if after != row["state"]]
+    if not moves:
+        return
+    await c.execute(
+        _ADVANCE,
+        (
+            [row["id"] for row, _ in moves],
+            [row["state"] for row, _ in moves],
+            [str(after) for _, after in moves],
+            [_reason(row, after) for row, after in moves],
+        ),
+    )
+    await c.execute(_TAKEN, ([row["id"] for row, _ in moves if row["state"] == State.UNKNOWN],))
+
+
+def _reason(row: Row, after: State) -> str | None:
+    match after:
+        case State.BOUNCED:
+            return f"bounced:{row['bounce_code'] or 'no_code'}"
+        case State.COMPLAINED:
+            return "complained"
+        case _:
+            return None
+
+
+def _key(event: DeliveryEvent) -> tuple[str, str]:
+    return event.source, event.source_id
