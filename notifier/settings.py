@@ -18,14 +18,24 @@ PREFIX = "NOTIFIER_"
 Keys = Annotated[dict[str, SecretStr], NoDecode]
 
 
-class Appearance(BaseSettings):
-    """What rendered messages look like: all that a template's author needs to set to check and preview them."""
+class Environment(BaseSettings):
+    """What every part reads."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
     env: Literal["development", "production"] = Field(
         "development", description="`production` refuses the sandbox, `.test` addresses and plain http links."
     )
+
+    @property
+    def is_production(self) -> bool:
+        """True where real people are reached."""
+        return self.env == "production"
+
+
+class Appearance(Environment):
+    """What rendered messages look like: all that a template's author needs to set to check and preview them."""
+
     templates_dir: Path | None = Field(None, description="The product's own templates; default: those that ship.")
     default_locale: str = Field("en", description="What a recipient without a locale, or with an unknown one, gets.")
     default_timezone: str = Field("UTC", description="IANA zone of recipients who have none.")
@@ -39,13 +49,19 @@ class Appearance(BaseSettings):
         "notifier", min_length=5, max_length=15, description="The rightmost part of Gmail's Feedback-ID."
     )
 
-    @property
-    def is_production(self) -> bool:
-        """True where real people are reached."""
-        return self.env == "production"
+
+class SandboxSettings(Environment):
+    """All that the sandbox needs: where Notifier is, and the secret that they share."""
+
+    public_url: str = Field(
+        "http://127.0.0.1:8025", description="Where recipients reach the public pages; https in production."
+    )
+    sandbox_secret: SecretStr | None = Field(
+        None, description="Set by `run.py`: signs what the sandbox reports back. Refused in production."
+    )
 
 
-class Settings(Appearance):
+class Settings(Appearance, SandboxSettings):
     """What an operator can set. Environment variables are the field names in capitals, with `NOTIFIER_` before."""
 
     database_url: SecretStr = Field(
@@ -53,9 +69,6 @@ class Settings(Appearance):
     )
     redis_url: SecretStr = Field(
         validation_alias="REDIS_URL", description="Redis 6 or Valkey with `noeviction`, e.g. `redis://host/0`."
-    )
-    public_url: str = Field(
-        "http://127.0.0.1:8025", description="Where recipients reach the public pages; https in production."
     )
     state_dir: Path = Field(Path(".notifier"), description="Journals of the workers and, when embedded, all data.")
 
@@ -89,9 +102,6 @@ class Settings(Appearance):
     )
     shutdown_seconds: float = Field(25, ge=1, le=300, description="How long a worker drains after SIGTERM.")
 
-    sandbox_secret: SecretStr | None = Field(
-        None, description="Set by `run.py`: signs what the sandbox reports back. Refused in production."
-    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
 
     @field_validator("link_keys", "hash_keys", mode="before")
@@ -138,6 +148,19 @@ def load_appearance() -> Appearance:
     """
     try:
         return Appearance()  # type: ignore[call-arg]  # mypy sees no defaults behind Field
+    except ValidationError as error:
+        raise NotConfigured(_named(error)) from None
+
+
+def load_sandbox() -> SandboxSettings:
+    """Read only what the sandbox needs: it runs without a database.
+
+    Raises:
+        NotConfigured: as `load`.
+
+    """
+    try:
+        return SandboxSettings()  # type: ignore[call-arg]  # as above
     except ValidationError as error:
         raise NotConfigured(_named(error)) from None
 
