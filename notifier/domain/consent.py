@@ -6,7 +6,7 @@ A `Permit` is the only way to rendered content that a channel accepts; only this
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -35,8 +35,8 @@ class Topic:
     category: Category
     defaults: Mapping[Channel, Default]  #: its keys are the topic's channels
     mandatory: bool = False  #: security, legal, sign-in: the consent rule is skipped
-    names: Mapping[str, str] = {}  #: by locale
-    descriptions: Mapping[str, str] = {}  #: by locale
+    names: Mapping[str, str] = field(default_factory=dict)  #: by locale
+    descriptions: Mapping[str, str] = field(default_factory=dict)  #: by locale
 
     @property
     def scope(self) -> str:
