@@ -1,0 +1,106 @@
+"""The sandbox that templates run in: trusted files, untrusted data, and nothing in reach but the two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import CodeType
+from typing import Any
+
+from jinja2 import DictLoader, StrictUndefined, Undefined, nodes
+from jinja2.environment import TemplateModule
+from jinja2.exceptions import SecurityError, TemplateAssertionError
+from jinja2.runtime import LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from notifier.rendering import filters
+
+TESTS = ("defined", "undefined", "none", "divisibleby", "even", "odd", "eq", "ne", "lt", "le", "gt", "ge", "in")
+_compiled: dict[tuple[str, str], CodeType] = {}
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja without globals, methods, attributes, `safe` and size bombs.
+
+    Data has fields, never attributes: `order.items` is the field `items`, and `name.__class__` is nothing at all.
+    """
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def __init__(self, prepared: Mapping[str, str], originals: Mapping[str, str]) -> None:
+        """The files as they run, and as their author wrote them, which errors quote."""
+        self.prepared, self.originals = prepared, originals
+        super().__init__(
+            loader=DictLoader(prepared),
+            undefined=StrictUndefined,
+            autoescape=_escapes,
+            finalize=_printable,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,  # a filter's result depends on the recipient's locale: fold nothing at load
+            cache_size=-1,
+            auto_reload=False,
+        )
+        self.globals = {}
+        self.filters = dict(filters.ALLOWED)
+        self.tests = {name: self.tests[name] for name in TESTS}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`x.name`: a field of data, or what `loop` and imported macros offer."""
+        if isinstance(obj, LoopContext | TemplateModule):
+            return super().getattr(obj, attribute)
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`x[name]`: a field or an element of data."""
+        if isinstance(obj, Mapping | list | str):
+            try:
+                return obj[argument]
+            except (TypeError, LookupError):
+                pass
+        elif isinstance(obj, Undefined):
+            obj._fail_with_undefined_error()  # noqa: SLF001  # Jinja's own way to raise it
+        return self.undefined("no such field")
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Arithmetic is for numbers: `"a" * n` and `"%99999d" % n` are bombs, and so is any power."""
+        numeric = isinstance(left, int | float) and isinstance(right, int | float)
+        if operator == "**" or not numeric:
+            raise SecurityError(f"`{operator}` is for numbers only, and `**` for none")
+        return super().call_binop(context, operator, left, right)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        _restrict(tree, name)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, "each", [], [], None, None, lineno=loop.lineno)
+        return tree
+
+    def compile(self, source: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """A layout serves many templates: the same text is compiled once."""
+        key = (name or "", str(source))
+        if key not in _compiled:
+            _compiled[key] = super().compile(source, name, *args, **kwargs)
+        return _compiled[key]
+
+
+def _escapes(name: str | None) -> bool:
+    return name is not None and name.endswith(".html.j2")
+
+
+def _printable(value: Any) -> Any:
+    """`Hello None` and `{'a': 1}` are bugs that people would read: only text and numbers are printed."""
+    if isinstance(value, str | int | float | Undefined) and not isinstance(value, bool):
+        return value
+    raise TypeError("only text and numbers can be printed")
+
+
+def _restrict(tree: nodes.Template, name: str | None) -> None:
+    """Refuse what a template could switch its own protection off with."""
+    for scope in tree.find_all((nodes.EvalContextModifier, nodes.ScopedEvalContextModifier)):
+        raise TemplateAssertionError("escaping cannot be switched off", scope.lineno, name)
+    for loop in tree.find_all(nodes.For):
+        if loop.recursive:
+            raise TemplateAssertionError("loops cannot be recursive", loop.lineno, name)
+    for used in tree.find_all(nodes.Filter):
+        if used.name == "safe":
+            raise TemplateAssertionError("there is no `safe`: data is always escaped", used.lineno, name)

@@ -1,0 +1,135 @@
+"""Reads a template's HTML around its Jinja, so that what a value lands in is known when the template loads.
+
+Values may stand in text and in quoted attributes. In links they pass the `url` filter, which is added here: forgetting
+it is not possible. In styles, scripts and event handlers they may not stand at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from notifier.errors import TemplateError
+
+JINJA = re.compile(r"""(?:\{\{|\{%|\{\#)(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|.)*?(?:\}\}|%\}|\#\})""", re.DOTALL)
+_OUTPUT = re.compile(r"\{\{([-+]?)(.*?)([-+]?)\}\}", re.DOTALL)
+_MARK = re.compile(r"\ue000(\d+)\ue001")
+
+# Comments that only some clients read hold markup like any other; `<![endif]-->` closes them.
+_CONDITIONAL = r"<!--\[if[^\]]*\]>(?:<!-->)?|(?:<!--)?<!\[endif\]-->"
+_SCAN = re.compile(
+    rf"(?P<conditional>{_CONDITIONAL})"
+    r"|<!--(?P<comment>.*?)-->"
+    r"|<style\b[^>]*>(?P<style>.*?)</style\s*>"
+    r"|<(?P<name>[A-Za-z][A-Za-z0-9:-]*)(?P<attributes>(?:[^\"'>]|\"[^\"]*\"|'[^']*')*)>"
+    r"|</[A-Za-z][A-Za-z0-9:-]*\s*>|<!doctype[^>]*>"
+    r"|(?P<stray><)",
+    re.DOTALL | re.IGNORECASE,
+)
+_ATTRIBUTE = re.compile(r"(?P<name>[^\s=>\"'/\ue000]+)(?:\s*=\s*(?P<quoted>\"[^\"]*\"|'[^']*'))?")
+
+LINKS = frozenset({"href", "src", "background", "action", "formaction", "cite", "poster", "data", "xlink:href"})
+FORBIDDEN_TAGS = frozenset({"script", "iframe", "object", "embed", "base", "form", "link", "meta"})
+_SAFE_START = re.compile(r"(https?://|mailto:|tel:|cid:|#)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A start tag: where it stands, and its attributes with where their quoted values stand."""
+
+    name: str
+    start: int
+    end: int
+    attributes: dict[str, tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Page:
+    """One HTML file: its text with each piece of Jinja replaced by a mark, and the pieces."""
+
+    path: str
+    text: str
+    pieces: list[str]
+
+    @classmethod
+    def read(cls, path: str, source: str) -> Page:
+        """Put the Jinja aside."""
+        pieces: list[str] = []
+
+        def aside(match: re.Match[str]) -> str:
+            pieces.append(match.group())
+            return f"\ue000{len(pieces) - 1}\ue001"
+
+        return cls(path, JINJA.sub(aside, source), pieces)
+
+    def source(self) -> str:
+        """The file again, with the Jinja back in its places."""
+        return _MARK.sub(lambda match: self.pieces[int(match[1])], self.text)
+
+    def tags(self) -> Iterator[Tag]:
+        """Every start tag.
+
+        Raises:
+            TemplateError: when a value stands where it cannot be kept harmless.
+
+        """
+        for match in _SCAN.finditer(self.text):
+            if match["name"]:
+                yield self._tag(match)
+            elif match["stray"]:
+                self.refuse(match.start(), "a `<` that begins no tag; write &lt;")
+            elif _MARK.search(match["style"] or ""):
+                self.refuse(match.start(), "no Jinja in a style sheet")
+            elif any(self._prints(mark) for mark in _MARK.finditer(match["comment"] or "")):
+                self.refuse(match.start(), "no values in a comment")
+
+    def refuse(self, position: int, why: str) -> None:
+        """Name the file and the line."""
+        raise TemplateError(f"{self.path}:{self.line(position)}: {why}")
+
+    def line(self, position: int) -> int:
+        """The line in the file as its author wrote it."""
+        before = _MARK.sub(lambda match: self.pieces[int(match[1])], self.text[:position])
+        return before.count("\n") + 1
+
+    def _tag(self, match: re.Match[str]) -> Tag:
+        attributes = {
+            found["name"].lower(): (found.start("quoted") + 1, found.end("quoted") - 1)
+            for found in _ATTRIBUTE.finditer(self.text, match.start("attributes"), match.end("attributes"))
+        }
+        outside = _ATTRIBUTE.sub("", match["attributes"])
+        if _MARK.search(outside):
+            self.refuse(match.start(), "Jinja inside a tag stands in a quoted attribute value, or not at all")
+        return Tag(match["name"].lower(), match.start(), match.end(), attributes)
+
+    def _prints(self, mark: re.Match[str]) -> bool:
+        return self.pieces[int(mark[1])].startswith("{{")
+
+    def guard(self) -> None:
+        """Refuse what cannot be made safe, and send every value in a link through the `url` filter."""
+        for tag in self.tags():
+            for name, (start, end) in tag.attributes.items():
+                value = self.text[start:end]
+                if name in LINKS:
+                    self._guard_link(tag, start, end)
+                elif (name == "style" or name.startswith("on")) and _MARK.search(value):
+                    self.refuse(tag.start, f"no Jinja in `{name}`; choose between classes instead")
+            if tag.name in FORBIDDEN_TAGS and not (tag.name == "meta" and not self._marked(tag)):
+                self.refuse(tag.start, f"no <{tag.name}> in a mail; clients drop it or distrust it")
+
+    def _marked(self, tag: Tag) -> bool:
+        return _MARK.search(self.text[tag.start : tag.end]) is not None
+
+    def _guard_link(self, tag: Tag, start: int, end: int) -> None:
+        before = ""
+        last = start
+        for mark in _MARK.finditer(self.text, start, end):
+            before += self.text[last : mark.start()]
+            last = mark.end()
+            if self._prints(mark) and not before.strip():
+                self.pieces[int(mark[1])] = _OUTPUT.sub(r"{{\1 (\2)|url \3}}", self.pieces[int(mark[1])])
+        literal = (before + self.text[last:end]).strip()
+        begins = _MARK.match(self.text[start:end].strip())
+        if literal and not begins and not _SAFE_START.match(literal):
+            self.refuse(tag.start, "a link begins with https://, http://, mailto: or tel:")
