@@ -91,6 +91,16 @@ def proven_unsent(now: datetime) -> Settlement:
     return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "worker_died", due_at=now)
 
 
+def poison() -> Settlement:
+    """It has brought down its worker too often."""
+    return Settlement(State.FAILED, AttemptState.NOT_TAKEN, "poison", counts=True)
+
+
+def spoiled(code: str) -> Settlement:
+    """It could not be rendered: nothing left, and trying again would fail again."""
+    return Settlement(State.FAILED, AttemptState.NOT_TAKEN, f"render:{code}", counts=True)
+
+
 def _in_doubt(message: Tried, now: datetime, reason: str) -> Settlement:
     may_repeat = message.category is Category.TRANSACTIONAL and not message.repeated
     return Settlement(
