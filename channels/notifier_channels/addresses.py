@@ -36,6 +36,12 @@ class EmailAddress:
             raise InvalidAddress(_without_quotes(str(error))) from None
         return cls(parsed.local_part, parsed.ascii_domain.lower())
 
+    @classmethod
+    def restore(cls, text: str) -> EmailAddress:
+        """Take back what `str()` of a parsed address gave: what the database holds was parsed at the door."""
+        local, _, domain = text.rpartition("@")
+        return cls(local, domain)
+
     @property
     def needs_smtputf8(self) -> bool:
         """True when the local part is not ASCII and the server must offer SMTPUTF8 (RFC 6531)."""

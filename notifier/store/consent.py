@@ -109,6 +109,11 @@ async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
     return await rows(c, "SELECT * FROM consent_events WHERE recipient_id = %s ORDER BY number", (recipient,))
 
 
+async def lines_of(c: Connection, numbers: Sequence[int]) -> list[Row]:
+    """These lines of the ledger with their evidence, oldest number first."""
+    return await rows(c, "SELECT * FROM consent_events WHERE number = ANY(%s) ORDER BY number", (list(numbers),))
+
+
 async def rebuild(c: Connection, recipients: Sequence[UUID]) -> None:
     """Make the projection anew from the ledger. The recipients are locked."""
     chosen = list(recipients)

@@ -58,6 +58,12 @@ async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
     )
 
 
+async def clock(c: Connection) -> datetime:
+    """The database's clock, now: what leases, expiry and decisions go by."""
+    moment: datetime = (await rows(c, "SELECT clock_timestamp() AS now"))[0]["now"]
+    return moment
+
+
 # Claim ----------------------------------------------------------------------------------------------------------------
 
 # The ids that were rung for come first, by primary key; then whatever else of the lane has waited longest. A message
@@ -137,7 +143,7 @@ async def release(c: Connection, worker: int, ids: Sequence[UUID], state: State)
 _FACTS = """
 SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.tries, m.repeated,
        r.locale, r.timezone, r.attributes, r.snoozed_until, r.external_id,
-       a.address, a.address_hash, a.removed_at, n.data, clock_timestamp() AS now
+       a.address, a.address_hash, a.hash_key, a.removed_at, n.data, clock_timestamp() AS now
 FROM messages m
 JOIN recipients r ON r.id = m.recipient_id
 JOIN addresses a ON a.id = m.address_id

@@ -51,15 +51,15 @@ async def take_dead(c: Connection) -> list[Worker]:
     return [Worker(row["id"], Lane(row["lane"]), row["boot_id"], Path(row["journal"]), row["lost_at"]) for row in found]
 
 
-async def mark_lost(c: Connection, worker: int) -> datetime:
-    """Note when the worker's lock was first found free; returns that instant."""
+async def mark_lost(c: Connection, worker: int) -> tuple[datetime, datetime]:
+    """Note when the worker's lock was first found free; returns that instant and the present one."""
     found = await rows(
         c,
-        "UPDATE workers SET lost_at = COALESCE(lost_at, clock_timestamp()) WHERE id = %s RETURNING lost_at",
+        "UPDATE workers SET lost_at = COALESCE(lost_at, clock_timestamp()) WHERE id = %s"
+        " RETURNING lost_at, clock_timestamp() AS now",
         (worker,),
     )
-    moment: datetime = found[0]["lost_at"]
-    return moment
+    return found[0]["lost_at"], found[0]["now"]
 
 
 async def end(c: Connection, worker: int) -> None:

@@ -1,0 +1,139 @@
+"""Everything one process needs, built once: tools from settings, and use cases with exactly the tools each needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import psycopg
+from pydantic import SecretStr
+
+from notifier import journal
+from notifier.dispatch.deliver import Deliver, Hold
+from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.sweep import Sweep
+from notifier.domain.messages import Lane
+from notifier.domain.recipients import Hasher
+from notifier.domain.tokens import Links
+from notifier.jobs import Jobs
+from notifier.journal import Journal
+from notifier.rendering import Identity, Templates, bundled_directory
+from notifier.settings import Settings
+from notifier.store import workers
+from notifier.store.database import Connection, Database
+from notifier_channels.contract import Channel, EmailContent, Provider
+
+JOURNALS = "journals"  #: below the state directory
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a worker process has beyond the App: its lock, its journal, its providers, and the use case they serve."""
+
+    worker: int
+    lock: Connection  #: holds the session advisory lock; nothing else runs on it but the watch
+    hold: Hold
+    deliver: Deliver
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The service, as a value."""
+
+    settings: Settings
+    database: Database
+    templates: Templates
+    hasher: Hasher
+    links: Links
+    jobs: Jobs
+    sweep: Sweep
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[App]:
+        """Build it, connect, and give everything back at the end.
+
+        Raises:
+            NotConfigured: a setting is wrong.
+            TemplateError: a template does not load.
+            psycopg_pool.PoolTimeout: PostgreSQL does not answer.
+
+        """
+        app = cls._build(settings)
+        await app.database.open()
+        try:
+            yield app
+        finally:
+            await app.database.close()
+            app.jobs.close()
+
+    @classmethod
+    def _build(cls, settings: Settings) -> App:
+        identity = Identity.from_settings(settings)
+        templates = Templates.load(settings.templates_dir or bundled_directory(), identity, settings.default_locale)
+        database = Database(settings.database_url.get_secret_value())
+        jobs = Jobs(settings.redis_url.get_secret_value())
+        timeout = timedelta(seconds=settings.send_timeout_seconds)
+        return cls(
+            settings=settings,
+            database=database,
+            templates=templates,
+            hasher=Hasher(_keys(settings.hash_keys)),
+            links=Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain),
+            jobs=jobs,
+            sweep=Sweep(database, jobs, journal.boot_id(), timeout),
+        )
+
+    @asynccontextmanager
+    async def hands(self, lane: Lane) -> AsyncIterator[Hands]:
+        """Enter a worker: take its lock and its journal, connect its providers."""
+        journals = self.settings.state_dir.absolute() / JOURNALS
+        lock = await psycopg.AsyncConnection.connect(
+            self.database.url, autocommit=True, keepalives_idle=5, keepalives_interval=2, keepalives_count=3
+        )
+        async with lock:
+            worker = await workers.register(lock, lane, journal.boot_id(), journals)
+            deliver = self._deliver(lane, worker.id, Journal(worker.journal))
+            yield Hands(worker.id, lock, deliver.hold, deliver)
+            for provider in deliver.providers.values():
+                await provider.close()
+
+    def _deliver(self, lane: Lane, worker: int, notebook: Journal) -> Deliver:
+        return Deliver(
+            database=self.database,
+            templates=self.templates,
+            shelf=Shelf(self.templates),
+            providers=_providers(self.settings, lane),
+            hasher=self.hasher,
+            links=self.links,
+            journal=notebook,
+            hold=Hold(),
+            lane=lane,
+            worker=worker,
+            batch_size=self.settings.batch_size,
+            send_timeout=timedelta(seconds=self.settings.send_timeout_seconds),
+            default_locale=self.settings.default_locale,
+            default_timezone=self.settings.default_timezone,
+        )
+
+
+def _providers(settings: Settings, lane: Lane) -> dict[Channel, Provider[EmailContent]]:
+    """Each lane has connections of its own (I10); marketing may have a relay of its own."""
+    from notifier_channels.email.smtp import SmtpProvider
+
+    url, name = settings.smtp_url, "smtp"
+    if lane is Lane.MARKETING and settings.smtp_marketing_url is not None:
+        url, name = settings.smtp_marketing_url, "smtp-marketing"
+    provider = SmtpProvider.from_url(
+        url.get_secret_value(),
+        name=name,
+        connections=settings.smtp_connections,
+        message_id_domain=settings.list_domain,
+    )
+    return {Channel.EMAIL: provider}
+
+
+def _keys(keys: Mapping[str, SecretStr]) -> dict[str, bytes]:
+    return {name: secret.get_secret_value().encode() for name, secret in keys.items()}

@@ -1,0 +1,132 @@
+"""What the scheduler does every second: puts right what dead workers left, repeats what stayed in doubt, rings again.
+
+Safe to run in several processes at once: every step takes rows under locks and names the state that it expects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from notifier.domain import retry
+from notifier.domain.messages import MAX_CLAIMS, Category, Lane, State
+from notifier.domain.retry import Settlement, Tried
+from notifier.jobs import Jobs
+from notifier.journal import Testimony, testimony
+from notifier.store import events, messages, notifications, workers
+from notifier.store.database import Connection, Database, Row
+from notifier.store.messages import Settled
+from notifier.store.workers import Worker
+from notifier_channels.contract import Channel, Receipt
+
+log = structlog.get_logger(__name__)
+
+REPEATS_AT_ONCE = 500
+RINGS_AT_ONCE = 8  #: unanswered rings that a lane may have; a worker that hears one empties the lane by itself
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One look at everything that is late."""
+
+    database: Database
+    jobs: Jobs
+    boot_id: str  #: of this machine: only its journals can be read, and only since its last start
+    send_timeout: timedelta
+
+    async def __call__(self) -> None:
+        """Recover, repeat, ring."""
+        await self.recover()
+        await self.database.transact(lambda c: messages.repeat_unknown(c, REPEATS_AT_ONCE))
+        await self.ring()
+
+    async def forget(self) -> None:
+        """Drop what is kept for a while only. Once an hour is enough."""
+        async with self.database.connection() as c:
+            await notifications.forget_keys(c)
+
+    # Ring -------------------------------------------------------------------------------------------------------------
+
+    async def ring(self) -> None:
+        """Ring each lane that has something due, as often as there are batches, as long as the rings are answered."""
+        for lane in Lane:
+            waiting = await asyncio.to_thread(self.jobs.waiting, lane)
+            if waiting is None or waiting >= RINGS_AT_ONCE:
+                continue  # Redis is away and workers poll, or nobody answers
+            async with self.database.connection() as c:
+                due = await messages.count_due(c, lane, BATCH * (RINGS_AT_ONCE - waiting))
+            for _ in range(-(-due // BATCH)):
+                self.jobs.ring(lane, ())
+
+    # Recover ----------------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Settle what workers that are gone had in hand. Their journals go when that has committed."""
+        for worker in await self.database.transact(self._recover_dead):
+            worker.journal.unlink(missing_ok=True)
+            log.warning("worker.recovered", worker=worker.id, lane=worker.lane)
+
+    async def _recover_dead(self, c: Connection) -> list[Worker]:
+        recovered = []
+        for worker in await workers.take_dead(c):
+            with testimony(worker.journal) as said:
+                if await self._recover(c, worker, said if worker.boot_id == self.boot_id else None):
+                    recovered.append(worker)
+        return recovered
+
+    async def _recover(self, c: Connection, worker: Worker, said: Testimony | None) -> bool:
+        """Put right what this worker left; False when some of it must wait."""
+        lost_at, now = await workers.mark_lost(c, worker.id)
+        orphans = await messages.orphans_of(c, worker.id)
+        await self._requeue_unattempted(c, [row for row in orphans if row["state"] == State.CLAIMED])
+        attempted = [row for row in orphans if row["state"] == State.SENDING]
+        if said is not None:
+            await self._settle_by_journal(c, attempted, said, now)
+        elif now - lost_at > self.send_timeout:  # its last byte has left by now; its late answers stay welcome
+            await _settle(c, [_settled(row, retry.in_doubt(_tried(row), now)) for row in attempted])
+        elif attempted:
+            return False  # it may be alive, or its machine may come back: it is looked at again
+        await workers.end(c, worker.id)
+        return True
+
+    async def _requeue_unattempted(self, c: Connection, rows: Sequence[Row]) -> None:
+        """No intent, no byte: back to the queue at once, or set aside after too many dead workers."""
+        await messages.poison(c, [row["id"] for row in rows if row["claims"] >= MAX_CLAIMS])
+        await messages.requeue(c, {row["id"]: row["claims"] for row in rows if row["claims"] < MAX_CLAIMS})
+
+    async def _settle_by_journal(self, c: Connection, rows: Sequence[Row], said: Testimony, now: datetime) -> None:
+        settled = [_by_journal(row, said, now) for row in rows]
+        await _settle(c, settled)
+        # Only what was being rendered when the process died is suspected; its neighbours are not counted against.
+        suspected = {row["id"]: row["claims"] for row in rows if row["id"] == said.in_hand}
+        await messages.keep_claims(c, suspected)
+
+
+def _by_journal(row: Row, said: Testimony, now: datetime) -> Settled:
+    attempt = (row["id"], row["n"])
+    if (answer := said.answers.get(attempt)) is not None:
+        reference = answer.reference if isinstance(answer, Receipt) else ""
+        return _settled(row, retry.settle(answer, _tried(row), now, 0.5), answer.code, reference)
+    if attempt in said.committed:
+        return _settled(row, retry.in_doubt(_tried(row), now))
+    if row["id"] == said.in_hand and row["claims"] >= MAX_CLAIMS:
+        return _settled(row, retry.poison())
+    return _settled(row, retry.proven_unsent(now))
+
+
+async def _settle(c: Connection, settled: Sequence[Settled]) -> None:
+    await messages.settle(c, settled)
+    await events.apply_pending(c, [one.id for one in settled if one.settlement.state is State.ACCEPTED])
+
+
+def _settled(row: Row, settlement: Settlement, code: str = "", reference: str = "") -> Settled:
+    return Settled(row["id"], row["n"], settlement, code, reference)
+
+
+def _tried(row: Row) -> Tried:
+    return Tried(Category(row["category"]), Channel(row["channel"]), row["tries"], row["repeated"], row["expires_at"])

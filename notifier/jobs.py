@@ -1,0 +1,81 @@
+"""The doorbell: a job in Redis says that something is due in a lane, and names ids at most (I5).
+
+It may be lost, doubled or late without harm. Everything about the broker that could bite is switched off here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+from uuid import UUID
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import Middleware
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from notifier.domain.messages import Lane
+
+log = logging.getLogger(__name__)
+
+ACTOR = "deliver"  #: named by string: nobody who rings imports the worker
+IDS_PER_JOB = 500
+RINGS_UNDER_WAY = 64  #: more than these, with Redis slow or away, are dropped: `sweep` rings again
+SOCKET_TIMEOUT = 5.0  #: seconds
+
+
+def broker(redis_url: str, middleware: Sequence[Middleware] = ()) -> RedisBroker:
+    """A broker that never retries by itself: a client that repeats `enqueue` or `fetch` doubles or strands jobs.
+
+    No Retries, TimeLimit or Results middleware: retry is a decision on the row, and nothing may interrupt a send.
+    """
+    client = redis.Redis.from_url(
+        redis_url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=SOCKET_TIMEOUT,
+        client_name="notifier",
+    )
+    return RedisBroker(client=client, middleware=list(middleware), heartbeat_timeout=30_000, maintenance_chance=20_000)
+
+
+class Jobs:
+    """Rings for workers. Redis being away is not an error: workers then poll, and `sweep` rings when it is back."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._broker = broker(redis_url)
+        self._ringer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ring")
+        self._room = Semaphore(RINGS_UNDER_WAY)
+
+    def ring(self, lane: Lane, ids: Sequence[UUID]) -> None:
+        """Say that these messages are due. Returns at once; called after the commit, never inside a transaction."""
+        for start in range(0, max(len(ids), 1), IDS_PER_JOB):
+            if not self._room.acquire(blocking=False):
+                return
+            self._ringer.submit(self._enqueue, lane, [id_.hex for id_ in ids[start : start + IDS_PER_JOB]])
+
+    def waiting(self, lane: Lane) -> int | None:
+        """How many rings nobody has answered yet; None when Redis does not answer. Blocks: call it in a thread."""
+        try:
+            return int(self._broker.do_qsize(str(lane)))
+        except redis.RedisError:
+            return None
+
+    def close(self) -> None:
+        """Let the rings under way go out."""
+        self._ringer.shutdown(wait=True)
+        self._broker.client.close()
+
+    def _enqueue(self, lane: Lane, ids: list[str]) -> None:
+        try:
+            self._broker.enqueue(
+                dramatiq.Message(queue_name=str(lane), actor_name=ACTOR, args=(ids,), kwargs={}, options={})
+            )
+        except (redis.RedisError, dramatiq.BrokerError) as error:
+            log.warning("ring.lost error=%s", type(error).__name__)
+        finally:
+            self._room.release()

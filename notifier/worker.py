@@ -1,0 +1,198 @@
+"""A worker process of one lane: hears rings, holds its lock, and brings what is due to an outcome until told to stop.
+
+Also the scheduler process, which sweeps. Both end by themselves when something is wrong that a fresh process mends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from uuid import UUID
+
+import dramatiq
+import psycopg
+import structlog
+from dramatiq.asyncio import EventLoopThread, get_event_loop_thread
+from dramatiq.middleware.asyncio import AsyncIO
+from psycopg_pool import PoolTimeout
+
+from notifier import jobs
+from notifier.app import App, Hands
+from notifier.domain.messages import Lane
+from notifier.settings import Settings
+from notifier.telemetry import where
+
+log = structlog.get_logger(__name__)
+
+PREFETCH = 16
+LISTEN_MS = 20  #: how often an idle worker asks Redis; dramatiq's default of a second costs 140 ms at the median
+HEARTBEAT = 1.0  #: seconds between looks at the lock, and between polls while Redis is away
+LOCK_ANSWERS = 5.0  #: seconds that a look may take
+SWEEP_EVERY = 1.0  #: seconds
+FORGET_EVERY = 3600.0  #: seconds
+LEAVE = 2.0  #: seconds of the shutdown time that are kept for writing outcomes
+EXIT_LOST = 75  #: EX_TEMPFAIL: start me again
+
+
+def run_worker(settings: Settings, lane: Lane) -> int:
+    """Work until SIGTERM or SIGINT, or until the lock or the database is lost; returns the exit status."""
+    _use_uvloop()
+    worker = _Worker(settings, lane)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: worker.stop.set())
+    try:
+        worker.start()
+    except Exception as error:  # noqa: BLE001  # threads that wait for work would keep the process up
+        log.error("worker.did_not_start", error=type(error).__name__, at=where(error))
+        os._exit(EXIT_LOST)
+    worker.stop.wait()
+    return worker.shut_down()
+
+
+class _Worker:
+    """The parts of the process: dramatiq's threads that hear rings, and one event loop that does the work."""
+
+    def __init__(self, settings: Settings, lane: Lane) -> None:
+        self.stop = threading.Event()
+        self._settings = settings
+        self._lane = lane
+        self._stack = AsyncExitStack()
+        self._ready = asyncio.Event()
+        self._app: App
+        self._hands: Hands
+        self._broker = jobs.broker(settings.redis_url.get_secret_value(), [_Loop(self._close)])
+        threads = settings.marketing_threads if lane is Lane.MARKETING else settings.worker_threads
+        self._listener = dramatiq.Worker(
+            self._broker, queues={str(lane)}, worker_timeout=LISTEN_MS, worker_threads=threads
+        )
+        self._listener.queue_prefetch = PREFETCH
+
+    def start(self) -> None:
+        """Listen, put right what dead workers left on this machine, take up the lock, and work."""
+        actor = dramatiq.actor(broker=self._broker, actor_name=jobs.ACTOR, queue_name=str(self._lane))
+        actor(self._deliver)
+        self._listener.start()
+        _event_loop().run_coroutine(self._open())
+
+    def shut_down(self) -> int:
+        """Stop claiming at once, let what is on the wire finish, and end within the shutdown time."""
+        limit = self._settings.shutdown_seconds
+        self._hands.hold.closing = True
+        self._hands.hold.drained_by = time.monotonic() + limit - LEAVE
+        watchdog = threading.Timer(limit, os._exit, (EXIT_LOST,))  # the journal speaks for what is left
+        watchdog.daemon = True
+        watchdog.start()
+        self._listener.stop(timeout=int(limit * 1000))
+        watchdog.cancel()
+        return EXIT_LOST if self._hands.hold.lost else 0
+
+    async def _deliver(self, ids: Sequence[str]) -> None:
+        """The actor: somebody rang."""
+        await self._ready.wait()
+        await self._bring(tuple(UUID(hex=id_) for id_ in ids))
+
+    async def _bring(self, ids: Sequence[UUID]) -> None:
+        try:
+            await self._hands.deliver(ids)
+        except Exception as error:  # noqa: BLE001  # whatever it is, a fresh process and the journal mend it
+            log.error("worker.gives_up", error=type(error).__name__, at=where(error))
+            self._lose()
+
+    async def _open(self) -> None:
+        self._app = await self._stack.enter_async_context(App.open(self._settings))
+        await self._app.sweep.recover()
+        self._hands = await self._stack.enter_async_context(self._app.hands(self._lane))
+        self._lock_watch = asyncio.create_task(self._watch_lock())
+        self._poll = asyncio.create_task(self._poll_while_redis_is_away())
+        self._ready.set()
+        log.info("worker.started", lane=self._lane, worker=self._hands.worker)
+
+    async def _close(self) -> None:
+        self._lock_watch.cancel()
+        await self._poll
+        await self._stack.aclose()
+
+    async def _watch_lock(self) -> None:
+        """Notice within seconds that the session that holds the lock is gone."""
+        while True:
+            try:
+                async with asyncio.timeout(LOCK_ANSWERS):
+                    await self._hands.lock.execute("SELECT 1")
+            except (psycopg.Error, TimeoutError):
+                log.error("worker.lock_lost")
+                self._lose()
+                return
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _poll_while_redis_is_away(self) -> None:
+        while not self._hands.hold.closing:
+            if await asyncio.to_thread(self._app.jobs.waiting, self._lane) is None:
+                await self._bring(())
+            await asyncio.sleep(HEARTBEAT)
+
+    def _lose(self) -> None:
+        """The right to send is gone, and with it the reason to live: a fresh process takes over."""
+        self._hands.hold.lost = True
+        self._hands.hold.closing = True
+        self.stop.set()
+
+
+class _Loop(AsyncIO):
+    """dramatiq's event loop thread, which gives everything back before it ends."""
+
+    def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._close = close
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        """Close in the loop, then end it."""
+        _event_loop().run_coroutine(self._close())
+        super().after_worker_shutdown(broker, worker)  # type: ignore[no-untyped-call]  # dramatiq types it in part
+
+
+def _event_loop() -> EventLoopThread:
+    loop = get_event_loop_thread()
+    if loop is None:
+        raise RuntimeError("the AsyncIO middleware has not started its loop")
+    return loop
+
+
+def _use_uvloop() -> None:
+    if sys.platform != "win32":
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+# Scheduler ------------------------------------------------------------------------------------------------------------
+
+
+def run_scheduler(settings: Settings) -> int:
+    """Sweep every second until SIGTERM or SIGINT."""
+    return asyncio.run(_schedule(settings))
+
+
+async def _schedule(settings: Settings) -> int:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    forget_at = 0.0
+    async with App.open(settings) as app:
+        log.info("scheduler.started")
+        while not stop.is_set():
+            try:
+                await app.sweep()
+                if time.monotonic() >= forget_at:
+                    await app.sweep.forget()
+                    forget_at = time.monotonic() + FORGET_EVERY
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                log.warning("sweep.waits", error=type(error).__name__)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SWEEP_EVERY)
+    return 0
