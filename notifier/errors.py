@@ -17,10 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-class NotifierError(Exception):
-    """Something was refused; the text says what and how to mend it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake in an input: where (RFC 6901 JSON pointer), what, and the remedy in the same sentence."""
@@ -29,12 +25,19 @@ class Problem:
     detail: str
 
 
+class NotifierError(Exception):
+    """Something was refused; the text says what and how to mend it, the problems say where."""
+
+    def __init__(self, detail: str = "", problems: Sequence[Problem] = ()) -> None:
+        super().__init__(detail)
+        self.problems = tuple(problems)
+
+
 class InvalidInput(NotifierError):
     """The input cannot be accepted; nothing of it was."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("; ".join(f"{problem.pointer or '/'}: {problem.detail}" for problem in problems))
-        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{problem.pointer or '/'}: {problem.detail}" for problem in problems), problems)
 
 
 class Conflict(NotifierError):
