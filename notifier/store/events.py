@@ -24,6 +24,11 @@ RETURNING source, source_id
 """
 
 
+async def lock_messages(c: Connection, ids: Collection[UUID]) -> None:
+    """Lock the messages that are reported on, in id order, after the recipients. Their state is read later."""
+    await c.execute("SELECT 1 FROM messages WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(ids),))
+
+
 async def add(c: Connection, events: Sequence[DeliveryEvent]) -> list[DeliveryEvent]:
     """Store reports on messages that exist, each once; those that are new, in the order given."""
     now_ms = time.time_ns() // 1_000_000

@@ -1,0 +1,96 @@
+"""What a provider reports of a message after it took it: stored once, applied in any order, at the same moment a no.
+
+Reports come twice, late, out of order, and before our own commit. A row for each keeps them; the message moves when it
+has settled (`store.events.apply_pending`, which settle calls as well).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
+from notifier.domain.consent import MARKETING, SuppressionReason, Topic
+from notifier.domain.feedback import proves_nobody_there
+from notifier.domain.recipients import Hasher
+from notifier.store import addresses, events, suppressions
+from notifier.store.addresses import Reached
+from notifier.store.database import Connection, Database
+from notifier.store.suppressions import NewSuppression
+from notifier_channels.contract import DeliveryEvent, EventKind, MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Takes reports that have been proven genuine."""
+
+    database: Database
+    hasher: Hasher
+    topics: Mapping[str, Topic]
+
+    async def __call__(self, reports: Sequence[DeliveryEvent]) -> frozenset[MessageId]:
+        """Store and apply; the ids of messages that we do not know, whose reports the sender may repeat later."""
+        return await self.database.transact(lambda c: self._take(c, reports))
+
+    async def _take(self, c: Connection, reports: Sequence[DeliveryEvent]) -> frozenset[MessageId]:
+        reached = await addresses.reached_by(c, {report.message for report in reports})
+        known = [report for report in reports if report.message in reached]
+        grave = {report.message for report in known if _reason(report) or report.kind is EventKind.UNSUBSCRIBED}
+        bound = await lock_bound(c, self.hasher, [reached[message] for message in grave])
+        await events.lock_messages(c, reached)
+        new = await events.add(c, known)
+        await events.apply_pending(c, reached)
+        await suppressions.add(c, [one for report in new if (one := _suppression(report, reached[report.message]))])
+        await withdraw(c, self._withdrawals(new, reached, bound), self.topics)
+        return frozenset({report.message for report in reports} - reached.keys())
+
+    def _withdrawals(
+        self, new: Sequence[DeliveryEvent], reached: Mapping[UUID, Reached], bound: Bound
+    ) -> list[Withdrawal]:
+        return [
+            Withdrawal(person, scope, reached[report.message].channel, source, _evidence(report))
+            for report in new
+            if (no := self._no(report, reached[report.message]))
+            for scope, source in [no]
+            for person in sorted(bound.by_message[report.message])
+        ]
+
+    def _no(self, report: DeliveryEvent, reached: Reached) -> tuple[str, str] | None:
+        """The scope and the source of the no that a report stands for, if it does."""
+        match report.kind:
+            case EventKind.COMPLAINED:
+                return MARKETING, "complaint"
+            case EventKind.UNSUBSCRIBED:
+                topic = self.topics.get(reached.topic)
+                if topic and topic.mandatory:
+                    return None
+                return (topic.scope if topic else MARKETING), "provider"
+            case _:
+                return None
+
+
+def _reason(report: DeliveryEvent) -> SuppressionReason | None:
+    """Why this report's address must not be used again, if so."""
+    match report.kind:
+        case EventKind.COMPLAINED:
+            return SuppressionReason.COMPLAINT
+        case EventKind.BOUNCED if proves_nobody_there(report.code):
+            return SuppressionReason.HARD_BOUNCE
+        case _:
+            return None
+
+
+def _suppression(report: DeliveryEvent, reached: Reached) -> NewSuppression | None:
+    reason = _reason(report)
+    return NewSuppression(reached.channel, reached.hashed, reason, _evidence(report)) if reason else None
+
+
+def _evidence(report: DeliveryEvent) -> dict[str, str | None]:
+    return {
+        "message": str(report.message),
+        "source": report.source,
+        "report": report.source_id,
+        "code": report.code,
+        "reported_at": report.occurred_at.isoformat(),
+    }

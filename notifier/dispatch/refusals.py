@@ -1,0 +1,106 @@
+"""What every no does, whichever way it came in: it binds each holder, is written down, and stops what is queued."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from notifier.domain.consent import Topic
+from notifier.domain.recipients import Hasher
+from notifier.domain.withdrawals import may_be_undone, standing
+from notifier.store import consent, messages, recipients
+from notifier.store.addresses import Reached
+from notifier.store.consent import NewEvent
+from notifier.store.database import Connection
+from notifier_channels.contract import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Whom a no binds. All of them are locked."""
+
+    by_message: Mapping[UUID, frozenset[UUID]]  #: to whom each message went, and everybody who holds that address now
+    everybody: frozenset[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A person's no: to what, over which channel, and how it reached us."""
+
+    recipient: UUID
+    scope: str
+    channel: str
+    source: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What came of it."""
+
+    numbers: tuple[int, ...]  #: the ledger lines that say so: new ones, and those that said the same before
+    cancelled: tuple[UUID, ...]  #: messages that were waiting
+
+
+async def lock_bound(
+    c: Connection, hasher: Hasher, reached: Collection[Reached], named: Collection[UUID] = ()
+) -> Bound:
+    """Lock, in id order, those who are named and everybody whom a no from these messages' addresses binds."""
+    found = await _holders(c, hasher, reached)
+    await recipients.lock_survivors(c, [*named, *_everybody(found)])
+    found = await _holders(c, hasher, reached)  # somebody may have taken the address on while we waited
+    survivors = await recipients.lock_survivors(c, [*named, *_everybody(found)])
+    by_message = {
+        message: frozenset(survivors[person] for person in people if person in survivors)
+        for message, people in found.items()
+    }
+    return Bound(by_message, frozenset(survivors.values()))
+
+
+async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> Withdrawn:
+    """Write down each no that is news, and cancel what it stops. The people are locked."""
+    people = list({one.recipient for one in said})
+    known = await consent.events_of(c, people)
+    now = await messages.clock(c)
+    news: dict[tuple[UUID, str, str], NewEvent] = {}
+    old: list[int] = []
+    for one in said:
+        events = known[one.recipient]
+        if line := standing(events, one.scope, one.channel):
+            old.append(line.number)
+            continue
+        undoable = may_be_undone(events, one.scope, one.channel, topic_named(one.scope, topics), now)
+        evidence = {**one.evidence, "allowed_before": undoable}
+        event = NewEvent(one.recipient, one.scope, one.channel, granted=False, source=one.source, evidence=evidence)
+        news.setdefault((one.recipient, one.scope, one.channel), event)
+    numbers = await consent.record(c, list(news.values()))
+    cancelled = await messages.cancel_refused(c, people, topics, now)
+    return Withdrawn((*numbers, *old), tuple(cancelled))
+
+
+def topic_named(scope: str, topics: Mapping[str, Topic]) -> Topic | None:
+    """The topic whose own scope this is; None for `marketing` and `all`."""
+    return topics.get(scope.removeprefix("topic:")) if scope.startswith("topic:") else None
+
+
+async def _holders(c: Connection, hasher: Hasher, reached: Collection[Reached]) -> dict[UUID, set[UUID]]:
+    """By message, whom it went to and who holds its address now, under whichever key the address was hashed."""
+    people = {one.message: {one.recipient} for one in reached}
+    messages_of: dict[tuple[Channel, bytes], list[UUID]] = defaultdict(list)
+    for one in reached:
+        hashes = {one.hashed.digest, *(hasher.all(one.address) if one.address else ())}
+        for digest in hashes:
+            messages_of[one.channel, digest].append(one.message)
+    for channel in {channel for channel, _ in messages_of}:
+        digests = [digest for of, digest in messages_of if of is channel]
+        for held in await recipients.holders(c, channel, digests):
+            for message in messages_of[channel, held.address_hash]:
+                people[message].add(held.recipient_id)
+    return people
+
+
+def _everybody(found: Mapping[UUID, Collection[UUID]]) -> set[UUID]:
+    return {person for people in found.values() for person in people}

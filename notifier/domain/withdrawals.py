@@ -1,0 +1,75 @@
+"""When a no is news, and when it may be taken back: what every refusal asks of that which was said before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from notifier.domain.consent import ANY, ConsentEvent, Topic, judge
+from notifier_channels.contract import Channel
+
+
+def standing(events: Iterable[ConsentEvent], scope: str, channel: str) -> ConsentEvent | None:
+    """The line that says exactly this no already, with no yes of any kind after it. Then a repeat is no news."""
+    events = list(events)
+    last = max((event for event in _same(events, scope, channel) if not event.granted), key=_order, default=None)
+    if last is None or any(event.granted and event.occurred_at > last.occurred_at for event in events):
+        return None
+    return last
+
+
+def may_be_undone(events: Sequence[ConsentEvent], scope: str, channel: str, topic: Topic | None, at: datetime) -> bool:
+    """Whether, after a no to (scope, channel), a grant of exactly that only brings back what was allowed before.
+
+    `topic` is the one that the scope names; None for a wider scope. The grant of a topic overrules wider refusals, so
+    the topic must have been allowed. A wider grant ends refusals of its own key alone, so there must have been none.
+    """
+    if topic is not None:
+        return _allows(events, topic, channel, at)
+    last = max(_same(events, scope, channel), key=lambda event: (event.occurred_at, not event.granted), default=None)
+    return last is None or last.granted
+
+
+def still_undoable(events: Sequence[ConsentEvent], number: int, topic: Topic | None, at: datetime) -> bool:
+    """Whether, but for line `number`, the topic is allowed: nothing was said since that an undo would overrule."""
+    line, later = _since(events, number)
+    if line is None or _same(later, line.scope, line.channel):
+        return False
+    others = [event for event in events if event.number != number]
+    return topic is None or _allows(others, topic, line.channel, at)
+
+
+def was_undone(events: Sequence[ConsentEvent], number: int) -> bool:
+    """Whether a yes to exactly what line `number` refused came after it: an undo that is repeated has worked."""
+    line, later = _since(events, number)
+    return line is not None and any(event.granted for event in _same(later, line.scope, line.channel))
+
+
+def lasts_until(events: Iterable[ConsentEvent], scope: str, channel: str, at: datetime) -> datetime | None:
+    """The end of the grants that a no ended, so that its undoing does not make them last longer. None: no end."""
+    ends = [
+        event.expires_at
+        for event in events
+        if event.granted and event.scope == scope and event.channel in (channel, ANY)
+        if event.expires_at is None or event.expires_at > at
+    ]
+    return None if None in ends else max((end for end in ends if end is not None), default=None)
+
+
+def _allows(events: Sequence[ConsentEvent], topic: Topic, channel: str, at: datetime) -> bool:
+    channels = list(topic.defaults) if channel == ANY else [Channel(channel)]
+    return all(judge(topic, one, events, at)[0] for one in channels)
+
+
+def _same(events: Iterable[ConsentEvent], scope: str, channel: str) -> list[ConsentEvent]:
+    return [event for event in events if (event.scope, event.channel) == (scope, channel)]
+
+
+def _since(events: Iterable[ConsentEvent], number: int) -> tuple[ConsentEvent | None, list[ConsentEvent]]:
+    events = list(events)
+    line = next((event for event in events if event.number == number), None)
+    return line, [event for event in events if event.number > number]
+
+
+def _order(event: ConsentEvent) -> tuple[datetime, int]:
+    return event.occurred_at, event.number
