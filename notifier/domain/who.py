@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from notifier.domain.recipients import HashedAddress
-from notifier_channels.contract import Channel
+from notifier.domain.recipients import HashedAddress, Hasher
+from notifier_channels.contract import Address, Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,11 @@ class GivenAddress:
     text: str = field(repr=False)
     current: HashedAddress
     hashes: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, address: Address, hasher: Hasher) -> GivenAddress:
+        """The address with its hashes."""
+        return cls(str(address), hasher.current(address), tuple(hasher.all(address)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Plan:
     """The writes, in the order in which they are made, and the answer for each of the given."""
 
     answers: list[Answer] = field(default_factory=list)
+    reach: dict[UUID, Mapping[Channel, Held]] = field(default_factory=dict)  #: where those who are meant are reached
     created: dict[UUID, Person] = field(default_factory=dict)
     changed: dict[UUID, Person] = field(default_factory=dict)
     merged: dict[UUID, UUID] = field(default_factory=dict)  #: nameless -> who adopts them
@@ -98,6 +104,7 @@ def plan(
     house = _House(people, held, new_id, replace=replace)
     answers = [house.settle(one) for one in given]
     house.plan.answers = [answer if isinstance(answer, Rule) else house.became(answer) for answer in answers]
+    house.plan.reach = {one: house.reach(one) for one in house.plan.answers if not isinstance(one, Rule)}
     return house.plan
 
 
@@ -121,6 +128,10 @@ class _House:
     def became(self, person: UUID) -> UUID:
         """Whoever this person is after all merges."""
         return self._became.get(person, person)
+
+    def reach(self, person: UUID) -> Mapping[Channel, Held]:
+        """What this person holds, by channel."""
+        return self._held[person]
 
     def settle(self, given: Given) -> Answer:
         holders = self._holders(given)

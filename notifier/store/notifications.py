@@ -39,15 +39,16 @@ class FirstAnswer:
     answer: Mapping[str, Any]
 
 
-async def first_answers(c: Connection, key_hashes: Collection[bytes]) -> dict[bytes, FirstAnswer]:
-    """The answers given under these keys in the last 7 days."""
+async def first_answers(c: Connection, key_hashes: Collection[bytes]) -> tuple[datetime, dict[bytes, FirstAnswer]]:
+    """The database's clock, and the answers given under these keys in the last 7 days."""
     found = await rows(
         c,
-        "SELECT key_hash, body_hash, answer FROM idempotency_keys"
-        f" WHERE key_hash = ANY(%s) AND created_at > now() - {KEPT}",
+        "SELECT clock_timestamp() AS now, k.key_hash, k.body_hash, k.answer FROM (VALUES (1)) AS always"
+        f" LEFT JOIN idempotency_keys k ON k.key_hash = ANY(%s) AND k.created_at > now() - {KEPT}",
         (list(key_hashes),),
     )
-    return {row["key_hash"]: FirstAnswer(row["body_hash"], row["answer"]) for row in found}
+    answers = {row["key_hash"]: FirstAnswer(row["body_hash"], row["answer"]) for row in found if row["key_hash"]}
+    return found[0]["now"], answers
 
 
 # In the keys' order, so that two batches that share keys wait for one another and never in a circle. A key older than
