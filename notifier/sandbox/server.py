@@ -1,0 +1,126 @@
+"""The sandbox as one process: the mail catcher, the reports to Notifier and the inbox page in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import httpx
+import uvicorn
+
+from notifier.errors import NotConfigured
+from notifier.sandbox.api import Desk
+from notifier.sandbox.catcher import Catcher
+from notifier.sandbox.mails import Inbox
+from notifier.sandbox.reports import Reports
+from notifier.sandbox.web import create_app
+from notifier.settings import SandboxSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where the sandbox answers."""
+
+    http_url: str
+    smtp_port: int
+    inbox: Inbox
+
+
+@asynccontextmanager
+async def open_sandbox(
+    settings: SandboxSettings, *, host: str = "127.0.0.1", http_port: int, smtp_port: int, pace: float = 1.0
+) -> AsyncIterator[Running]:
+    """Catch mail and show it until the block ends. A port of 0 lets the kernel pick one.
+
+    Raises:
+        NotConfigured: in production, or when a port is taken.
+
+    """
+    refuse_production(settings)
+    inbox = Inbox()
+    secret = settings.sandbox_secret.get_secret_value() if settings.sandbox_secret else None
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=10) as client,
+        Reports(client, settings.public_url, secret, pace=pace) as reports,
+    ):
+        catcher = Catcher(inbox, reports.tell, pace=pace)
+        with _listening(host, http_port) as door:
+            try:
+                port = await _catching(catcher, host, smtp_port)
+                desk = Desk(inbox, reports, client, settings.public_url, f"{host}:{port}")
+                async with _serving(create_app(desk, host=host), door):
+                    yield Running(f"http://{host}:{door.getsockname()[1]}", port, inbox)
+            finally:
+                await catcher.close()
+
+
+async def serve(
+    settings: SandboxSettings, *, host: str, http_port: int, smtp_port: int, ready: Callable[[Running], None]
+) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with open_sandbox(settings, host=host, http_port=http_port, smtp_port=smtp_port) as running:
+        ready(running)
+        await stop.wait()
+
+
+def refuse_production(settings: SandboxSettings) -> None:
+    """A sandbox takes mail that would never arrive: that must not happen to real people."""
+    if settings.env != "development":
+        raise NotConfigured("The sandbox delivers nothing, so it does not start with NOTIFIER_ENV=production.")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: this process has more than the page to close."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _serving(app: object, door: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,  # searches hold addresses (I5)
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[door]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+            door.listen(128)
+        except OSError as error:
+            raise NotConfigured(_taken(host, port, "--http-port", error)) from None
+        yield door
+
+
+async def _catching(catcher: Catcher, host: str, port: int) -> int:
+    try:
+        return await catcher.listen(host, port)
+    except OSError as error:
+        raise NotConfigured(_taken(host, port, "--smtp-port", error)) from None
+
+
+def _taken(host: str, port: int, option: str, error: OSError) -> str:
+    return f"The sandbox cannot listen on {host}:{port} ({error.strerror}); choose another port with {option}."
