@@ -11,7 +11,9 @@ import psycopg
 from pydantic import SecretStr
 
 from notifier import journal
+from notifier.dispatch.accept import Accept
 from notifier.dispatch.deliver import Deliver, Hold
+from notifier.dispatch.register import Register
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
 from notifier.domain.messages import Lane
@@ -48,6 +50,8 @@ class App:
     hasher: Hasher
     links: Links
     jobs: Jobs
+    accept: Accept
+    register: Register
     sweep: Sweep
 
     @classmethod
@@ -76,13 +80,16 @@ class App:
         database = Database(settings.database_url.get_secret_value())
         jobs = Jobs(settings.redis_url.get_secret_value())
         timeout = timedelta(seconds=settings.send_timeout_seconds)
+        hasher = Hasher(_keys(settings.hash_keys))
         return cls(
             settings=settings,
             database=database,
             templates=templates,
-            hasher=Hasher(_keys(settings.hash_keys)),
+            hasher=hasher,
             links=Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain),
             jobs=jobs,
+            accept=Accept(database, templates, jobs),
+            register=Register(database, hasher),
             sweep=Sweep(database, jobs, journal.boot_id(), timeout),
         )
 
