@@ -17,7 +17,7 @@ _MOVES = (  # the gravest report comes first
 # RFC 3463 and the IANA registry of enhanced status codes: no such mailbox, bad syntax, mailbox has moved, null MX,
 # mailbox disabled. Not 5.2.2 (full), 5.2.3 and 5.3.4 (too big) or 5.7.x (our reputation): there the address is good.
 _NOBODY_THERE = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
-_ENHANCED = re.compile(r"\b[245]\.\d{1,3}\.\d{1,3}\b")
+_ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?!\.?\d)")
 
 
 def advance(state: State, reported: Collection[EventKind]) -> State:

@@ -1,0 +1,194 @@
+"""Reports may come twice, late, early and in any order: the same set of them always leads to the same place."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from notifier.dispatch.feedback import Feedback
+from notifier.domain.consent import SuppressionReason
+from notifier.store import events, suppressions
+from notifier.store.database import Database
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import Channel, DeliveryEvent, EventKind
+from tests.servers.town import HASHER, TOPICS, Town, new_id
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+DELIVERED, DEFERRED, BOUNCED, COMPLAINED = (
+    EventKind.DELIVERED,
+    EventKind.DEFERRED,
+    EventKind.BOUNCED,
+    EventKind.COMPLAINED,
+)
+numbers = itertools.count(1)
+
+
+@pytest.fixture
+async def town(database: Database) -> Town:
+    return Town(database)
+
+
+@pytest.fixture
+async def feedback(database: Database) -> Feedback:
+    return Feedback(database, HASHER, TOPICS)
+
+
+def report(message: UUID, kind: EventKind, code: str | None = None, attempt: int | None = None) -> DeliveryEvent:
+    number = next(numbers)
+    return DeliveryEvent(message, kind, "smtp", f"r{number}", NOW + timedelta(seconds=number), attempt, code)
+
+
+async def suppressed(town: Town, email: str) -> list[SuppressionReason]:
+    hashed = HASHER.current(EmailAddress.parse(email, allow_test_domains=True))
+    async with town.database.connection() as c:
+        found = await suppressions.in_force(c, {(Channel.EMAIL, hashed.digest)})
+    return [one.reason for one in found.get(hashed.digest, [])]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "state"),
+    [
+        ([DELIVERED], "delivered"),
+        ([DEFERRED], "accepted"),
+        ([DEFERRED, DELIVERED], "delivered"),
+        ([DELIVERED, BOUNCED], "bounced"),
+        ([DEFERRED, BOUNCED], "bounced"),
+        ([DELIVERED, COMPLAINED], "complained"),
+        ([DEFERRED, DELIVERED, COMPLAINED], "complained"),
+    ],
+)
+@pytest.mark.parametrize("start", ["accepted", "unknown", "sending"])
+async def test_any_order_and_any_repeats_lead_to_the_same_place(feedback, town, kinds, state, start):
+    for seed in range(4):
+        person = await town.person(f"{new_id().hex}@one.test")
+        message = await town.message(person, state=start)
+        arriving = [report(message, kind, "5.1.1" if kind is BOUNCED else None) for kind in kinds] * 3
+        random.Random(seed).shuffle(arriving)
+        for one in arriving:
+            assert await feedback([one]) == frozenset()
+        if start == "sending":
+            assert await town.state(message) == "sending"
+            await settle(town, message)
+        assert await town.state(message) == state
+        assert len(await town.rows("SELECT 1 FROM delivery_events WHERE message_id = %s", (message,))) == len(kinds)
+        assert len(await town.ledger(person)) == (COMPLAINED in kinds)
+
+
+async def settle(town: Town, message: UUID, state: str = "accepted") -> None:
+    """As deliver does: write the outcome, then apply what came early, in one transaction."""
+
+    async def work(c):
+        reason = "in_doubt" if state == "unknown" else None
+        await c.execute(
+            "UPDATE messages SET state = %s, reason = %s, worker_id = NULL WHERE id = %s", (state, reason, message)
+        )
+        await c.execute("UPDATE attempts SET state = %s, settled_at = now() WHERE message_id = %s", (state, message))
+        await events.apply_pending(c, [message])
+
+    await town.database.transact(work)
+
+
+async def test_a_batch_leads_where_its_reports_lead_one_by_one(feedback, town):
+    people = [await town.person(f"p{n}@one.test") for n in range(6)]
+    messages = [await town.message(person) for person in people]
+    batch = [report(message, kind, "5.1.1") for message in messages for kind in (DELIVERED, DEFERRED)]
+    batch += [report(messages[0], BOUNCED, "5.1.1"), report(messages[1], COMPLAINED)] * 2
+    random.Random(1).shuffle(batch)
+    await feedback(batch)
+    states = [await town.state(message) for message in messages]
+    assert states == ["bounced", "complained"] + ["delivered"] * 4
+
+
+async def test_a_bounce_and_a_complaint_suppress_both_in_whatever_order(feedback, town):
+    for kinds in ([BOUNCED, COMPLAINED], [COMPLAINED, BOUNCED]):
+        email = f"{kinds[0]}@one.test"
+        message = await town.message(await town.person(email))
+        for kind in kinds:
+            await feedback([report(message, kind, "5.1.1" if kind is BOUNCED else None)])
+        assert set(await suppressed(town, email)) == {SuppressionReason.HARD_BOUNCE, SuppressionReason.COMPLAINT}
+        assert await town.state(message) in ("bounced", "complained")
+
+
+async def test_reports_at_the_same_time_are_taken_once_each(feedback, town):
+    person = await town.person("ann@one.test")
+    message = await town.message(person)
+    reports = [report(message, DELIVERED), report(message, COMPLAINED)]
+    await asyncio.gather(*(feedback([one]) for one in reports * 10))
+    assert await town.state(message) == "complained"
+    assert len(await town.ledger()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "dead"),
+    [
+        ("550 5.1.1", True),
+        ("5.1.10", True),
+        ("5.2.1", True),
+        ("552 5.2.2", False),
+        ("550 5.7.1", False),
+        ("550", False),
+        (None, False),
+    ],
+)
+async def test_only_a_bounce_that_proves_nobody_there_suppresses_the_address(feedback, town, code, dead):
+    message = await town.message(await town.person("ann@one.test"))
+    await feedback([report(message, BOUNCED, code)])
+    assert await town.state(message) == "bounced"
+    assert await suppressed(town, "ann@one.test") == ([SuppressionReason.HARD_BOUNCE] if dead else [])
+
+
+async def test_a_complaint_binds_every_holder_and_stops_their_marketing(feedback, town):
+    people = [await town.person("family@one.test") for _ in range(2)]
+    stranger = await town.person("else@one.test")
+    message = await town.message(people[0])
+    waiting = [await town.message(person, state="queued") for person in (*people, stranger)]
+    order = await town.message(people[1], "orders", "queued")
+    await feedback([report(message, COMPLAINED)])
+    assert {(line["recipient_id"], line["scope"], line["channel"], line["source"]) for line in await town.ledger()} == {
+        (person, "marketing", "email", "complaint") for person in people
+    }
+    assert [await town.state(one) for one in waiting] == ["cancelled", "cancelled", "queued"]
+    assert await town.state(order) == "queued"
+    assert await suppressed(town, "family@one.test") == [SuppressionReason.COMPLAINT]
+
+
+async def test_a_provider_may_report_that_somebody_left_the_list(feedback, town):
+    person = await town.person("ann@one.test")
+    await feedback([report(await town.message(person), EventKind.UNSUBSCRIBED)])
+    await feedback([report(await town.message(person, "security"), EventKind.UNSUBSCRIBED)])
+    assert [(line["scope"], line["source"]) for line in await town.ledger()] == [("topic:newsletter", "provider")]
+
+
+async def test_a_report_settles_doubt_and_the_attempt_it_names(feedback, town):
+    message = await town.message(await town.person("ann@one.test"), state="unknown")
+    await feedback([report(message, DELIVERED, attempt=1)])
+    [row] = await town.rows("SELECT m.state, m.reason, a.state AS attempt FROM messages m JOIN attempts a ON true")
+    assert row == {"state": "delivered", "reason": None, "attempt": "accepted"}
+
+
+async def test_a_report_that_came_while_the_answer_was_lost_settles_the_doubt(feedback, town):
+    message = await town.message(await town.person("ann@one.test"), state="sending")
+    await feedback([report(message, DELIVERED)])
+    await settle(town, message, "unknown")
+    assert await town.state(message) == "delivered"
+
+
+@pytest.mark.parametrize("state", ["queued", "failed", "suppressed", "cancelled", "bounced", "complained"])
+async def test_a_message_that_was_not_taken_stays_where_it_is(feedback, town, state):
+    message = await town.message(await town.person("ann@one.test"), state=state)
+    await feedback([report(message, DELIVERED)])
+    assert await town.state(message) == state
+
+
+async def test_reports_on_messages_we_do_not_know_are_named_and_the_rest_is_taken(feedback, town):
+    message, unknown = await town.message(await town.person("ann@one.test")), new_id()
+    assert await feedback([report(unknown, COMPLAINED), report(message, DELIVERED)]) == {unknown}
+    assert await town.state(message) == "delivered"
+    assert await town.ledger() == []

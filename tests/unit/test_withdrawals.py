@@ -1,0 +1,122 @@
+"""A repeated no is no news exactly when it changes nothing; an undo brings back what was allowed and nothing more."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from notifier.domain.consent import ANY, ConsentEvent, Default, Topic, judge
+from notifier.domain.feedback import advance, proves_nobody_there
+from notifier.domain.messages import NEXT, Category, State
+from notifier.domain.withdrawals import lasts_until, may_be_undone, standing, still_undoable, was_undone
+from notifier_channels.contract import Channel, EventKind
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = START + timedelta(days=100)
+TOPICS = {
+    "news": Topic("news", Category.MARKETING, {Channel.EMAIL: Default.OPT_OUT, Channel.SMS: Default.OPT_IN}),
+    "offers": Topic("offers", Category.MARKETING, {Channel.EMAIL: Default.OPT_IN}),
+    "orders": Topic("orders", Category.TRANSACTIONAL, {Channel.EMAIL: Default.OPT_OUT, Channel.SMS: Default.OPT_OUT}),
+    "security": Topic("security", Category.TRANSACTIONAL, {Channel.EMAIL: Default.OPT_OUT}, mandatory=True),
+}
+scopes = st.sampled_from(["topic:news", "topic:offers", "topic:orders", "marketing", "all"])
+wires = st.sampled_from(["email", "sms"])
+channels = st.sampled_from(["email", "sms", ANY])
+
+
+@st.composite
+def ledgers(draw):
+    lines = draw(
+        st.lists(st.tuples(scopes, channels, st.booleans(), st.integers(0, 20), st.none() | st.integers(0, 150)))
+    )
+    return [
+        ConsentEvent(
+            number,
+            scope,
+            channel,
+            granted,
+            START + timedelta(days=day),
+            START + timedelta(days=end) if granted and end is not None else None,
+        )
+        for number, (scope, channel, granted, day, end) in enumerate(lines, 1)
+    ]
+
+
+def allowed(events):
+    return {
+        (key, channel)
+        for key, topic in TOPICS.items()
+        for channel in topic.defaults
+        if judge(topic, channel, events, NOW)[0]
+    }
+
+
+def topic_of(scope):
+    return TOPICS.get(scope.removeprefix("topic:"))
+
+
+def said(events, scope, channel, *, granted, ends=None):
+    return ConsentEvent(len(events) + 1, scope, channel, granted, NOW - timedelta(seconds=3600 - len(events)), ends)
+
+
+@given(ledgers(), scopes, channels)
+def test_a_no_that_stands_already_changes_nothing_when_repeated(events, scope, channel):
+    if standing(events, scope, channel):
+        assert allowed([*events, said(events, scope, channel, granted=False)]) == allowed(events)
+
+
+@given(ledgers(), scopes, channels)
+def test_a_no_stands_as_soon_as_it_was_said(events, scope, channel):
+    line = said(events, scope, channel, granted=False)
+    assert standing([*events, line], scope, channel) == line
+
+
+@given(ledgers(), scopes, wires)
+def test_an_undo_brings_back_exactly_what_was_allowed(events, scope, channel):
+    assume(topic_of(scope) is None or Channel(channel) in topic_of(scope).defaults)
+    if not may_be_undone(events, scope, channel, topic_of(scope), NOW):
+        return
+    refused = [*events, said(events, scope, channel, granted=False)]
+    number = refused[-1].number
+    assert still_undoable(refused, number, topic_of(scope), NOW)
+    assert not was_undone(refused, number)
+    ends = lasts_until(refused, scope, channel, NOW)
+    undone = [*refused, said(refused, scope, channel, granted=True, ends=ends)]
+    assert allowed(undone) == allowed(events)
+    assert was_undone(undone, number)
+    assert not still_undoable(undone, number, topic_of(scope), NOW)
+
+
+@given(ledgers(), scopes, wires, ledgers())
+def test_an_undo_never_allows_what_is_not_allowed_without_the_line(events, scope, channel, since):
+    """Whatever was said between the click and the undo."""
+    assume(topic_of(scope) is None or Channel(channel) in topic_of(scope).defaults)
+    assume(may_be_undone(events, scope, channel, topic_of(scope), NOW))
+    refused = [*events, said(events, scope, channel, granted=False)]
+    number = refused[-1].number
+    for line in since:
+        refused.append(said(refused, line.scope, line.channel, granted=line.granted, ends=line.expires_at))
+    if still_undoable(refused, number, topic_of(scope), NOW):
+        ends = lasts_until(refused, scope, channel, NOW)
+        undone = [*refused, said(refused, scope, channel, granted=True, ends=ends)]
+        assert allowed(undone) <= allowed([line for line in refused if line.number != number])
+
+
+@given(st.sampled_from(State), st.lists(st.sampled_from(EventKind)))
+def test_reports_move_a_message_only_along_the_table_of_states(state, kinds):
+    after = advance(state, kinds)
+    reachable = {state}
+    for _ in State:
+        reachable |= {following for one in reachable for following in NEXT[one]}
+    assert after in reachable
+    assert advance(after, kinds) in (after, State.COMPLAINED, State.BOUNCED)
+    if state not in (State.UNKNOWN, State.ACCEPTED, State.DELIVERED):
+        assert after is state
+
+
+def test_a_bounce_code_is_read_wherever_it_stands():
+    assert proves_nobody_there("550 5.1.1 <gone>")
+    assert proves_nobody_there("5.1.1")
+    assert not proves_nobody_there("15.1.1")
+    assert not proves_nobody_there("5.1.10.3 5.7.1")
+    assert not proves_nobody_there("")
