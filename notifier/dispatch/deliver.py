@@ -65,6 +65,7 @@ from notifier_channels.contract import (
     Outgoing,
     Provider,
     Receipt,
+    Unavailable,
     Withheld,
 )
 
@@ -132,7 +133,7 @@ class BatchWitness:
         """What became of a message that the channel gave no outcome for, because it was cut off."""
         if message in self.answers:
             return self.answers[message]
-        return Ambiguous("cut_off") if message in self.committed else Withheld()
+        return Ambiguous("cut_off") if message in self.committed else Unavailable("cut_off")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,416 @@
+"""A batch from claim to outcome, on a real database, with a provider whose answers are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from notifier.dispatch.sweep import Sweep
+from notifier.domain.messages import MAX_CLAIMS, Lane
+from notifier.journal import boot_id
+from notifier_channels.contract import (
+    Ambiguous,
+    BadAddress,
+    Misconfigured,
+    RateLimited,
+    Rejected,
+    Unavailable,
+)
+from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, take
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world(database, tmp_path) -> World:
+    return World(database, tmp_path / "journals")
+
+
+class Bell:
+    """Stands where Redis would: remembers the rings."""
+
+    def __init__(self) -> None:
+        self.rung: list[Lane] = []
+
+    def ring(self, lane, _ids) -> None:
+        self.rung.append(lane)
+
+    def waiting(self, _lane) -> int:
+        return 0
+
+
+def sweep(world, timeout=30.0) -> Sweep:
+    return Sweep(world.database, Bell(), boot_id(), timedelta(seconds=timeout))
+
+
+async def test_what_is_due_is_sent_and_accepted_with_the_providers_reference(world):
+    ids = await world.queue(await world.people(3))
+    provider = Scripted()
+    async with world.worker(provider) as deliver:
+        await deliver(ids[:1])
+    assert await world.states(ids) == [("accepted", None)] * 3
+    assert {message.id for message in provider.sent} == set(ids)
+    assert await world.one("SELECT count(*) FROM attempts WHERE state = 'accepted' AND reference LIKE 'ref-%%'") == 3
+
+
+async def test_a_ring_for_nothing_and_a_ring_for_what_is_done_do_nothing(world):
+    ids = await world.queue(await world.people(1))
+    provider = Scripted()
+    async with world.worker(provider) as deliver:
+        await deliver(ids)
+        await deliver(ids)
+        await deliver(())
+    assert len(provider.sent) == 1
+
+
+async def test_what_is_not_due_yet_and_what_belongs_to_the_other_lane_is_left_alone(world):
+    people = await world.people(1)
+    later = await world.queue(people, due=60)
+    marketing = await world.queue(people, MARKETING)
+    async with world.worker(Scripted()) as deliver:
+        await deliver(later + marketing)
+    assert await world.states(later + marketing) == [("queued", None)] * 2
+
+
+async def test_two_workers_that_are_rung_for_the_same_ids_send_each_once(world):
+    ids = await world.queue(await world.people(200))
+    first, second = Scripted(), Scripted()
+    async with world.worker(first, batch_size=20) as one, world.worker(second, batch_size=20) as two:
+        await asyncio.gather(one(ids), two(ids))
+    assert len(first.sent) + len(second.sent) == 200
+    assert {state for state, _ in await world.states(ids)} == {"accepted"}
+
+
+async def test_a_person_who_said_no_gets_nothing_and_the_message_says_why(world):
+    people = await world.people(2)
+    ids = await world.queue(people, MARKETING)
+    [number] = await world.withdraw(people[:1])
+    provider = Scripted()
+    async with world.worker(provider, Lane.MARKETING) as deliver:
+        await deliver(ids)
+    assert await world.states(ids) == [("suppressed", "withdrawn:marketing/any"), ("accepted", None)]
+    decision = await world.one("SELECT decision FROM messages WHERE id = %s", ids[0])
+    assert (decision["rule"], decision["numbers"]) == ("withdrawn", [number])
+    assert [message.id for message in provider.sent] == ids[1:]
+
+
+async def test_a_password_reset_goes_to_somebody_who_refuses_everything(world):
+    people = await world.people(1)
+    await world.withdraw(people, "all")
+    ids = await world.queue(people, MANDATORY)
+    async with world.worker(Scripted()) as deliver:
+        await deliver(ids)
+    assert await world.states(ids) == [("accepted", None)]
+
+
+async def test_a_message_past_its_expiry_expires(world):
+    ids = await world.queue(await world.people(1), expires=timedelta(seconds=-1), due=-2)
+    provider = Scripted()
+    async with world.worker(provider) as deliver:
+        await deliver(ids)
+    assert (await world.states(ids), provider.sent) == ([("expired", "expired")], [])
+
+
+async def test_a_snoozed_person_gets_marketing_later(world):
+    people = await world.people(1)
+    await world.execute("UPDATE recipients SET snoozed_until = now() + interval '10 minutes'")
+    ids = await world.queue(people, MARKETING)
+    async with world.worker(Scripted(), Lane.MARKETING) as deliver:
+        await deliver(ids)
+    assert await world.states(ids) == [("queued", "snoozed")]
+    assert await world.one("SELECT due_at = (SELECT snoozed_until FROM recipients) FROM messages")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "category", "state", "attempt"),
+    [
+        (Unavailable("451"), TRANSACTIONAL, ("queued", "unavailable:451"), "not_taken"),
+        (RateLimited("421", timedelta(seconds=30)), TRANSACTIONAL, ("queued", "rate_limited:421"), "not_taken"),
+        (Ambiguous("lost"), TRANSACTIONAL, ("unknown", "in_doubt:lost"), "unknown"),
+        (Ambiguous("lost"), MARKETING, ("unknown", "in_doubt:lost"), "unknown"),
+        (Rejected("554"), TRANSACTIONAL, ("failed", "rejected:554"), "refused"),
+        (BadAddress("550"), TRANSACTIONAL, ("failed", "bad_address:550"), "refused"),
+        (Misconfigured("535"), TRANSACTIONAL, ("queued", "misconfigured:535"), "not_taken"),
+    ],
+)
+async def test_each_outcome_is_written_on_the_message_and_its_attempt(world, outcome, category, state, attempt):
+    ids = await world.queue(await world.people(1), category)
+    lane = Lane.MARKETING if category == MARKETING else Lane.TRANSACTIONAL
+    async with world.worker(Scripted(lambda *_: outcome), lane) as deliver:
+        await deliver(ids)
+    assert await world.states(ids) == [state]
+    assert await world.attempts(ids[0]) == [(1, attempt)]
+
+
+async def test_a_dead_address_is_suppressed_in_the_same_breath_and_blocks_the_next_message(world):
+    people = await world.people(1)
+    first = await world.queue(people)
+    async with world.worker(Scripted(lambda *_: BadAddress("550 5.1.1"))) as deliver:
+        await deliver(first)
+        second = await world.queue(people, MANDATORY)
+        await deliver(second)
+    assert await world.states(second) == [("suppressed", "suppressed_address:hard_bounce")]
+
+
+async def test_a_misconfigured_provider_is_paused_then_tried_with_one_message_and_resumed(world):
+    ids = await world.queue(await world.people(5))
+    broken = Scripted(lambda *_: Misconfigured("535", "authentication refused"))
+    async with world.worker(broken, batch_size=1) as deliver:
+        await deliver(())
+        assert len(broken.sent) == 1  # the other four were not even tried
+        await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
+        await deliver(())
+        assert len(broken.sent) == 2  # one probe
+        await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
+        broken.script = take
+        await deliver(())
+    assert {state for state, _ in await world.states(ids)} == {"accepted"}
+    assert await world.one("SELECT count(*) FROM provider_pauses") == 0
+
+
+async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world):
+    ids = await world.queue(await world.people(2))
+    await world.execute("UPDATE notifications SET data = '{}' WHERE id = %s", ids[0])
+    async with world.worker(Scripted()) as deliver:
+        await deliver(ids)
+    assert await world.states(ids) == [("failed", "render:template"), ("accepted", None)]
+    assert await world.attempts(ids[0]) == [(1, "not_taken")]
+
+
+async def test_a_channel_that_breaks_its_contract_leaves_in_doubt_only_what_it_had_committed(world):
+    ids = await world.queue(await world.people(3))
+
+    def break_down(message, witness):
+        witness.about_to_commit(message.id)
+        raise ZeroDivisionError
+
+    async with world.worker(Scripted(break_down)) as deliver:
+        await deliver(ids)
+    states = sorted(await world.states(ids))
+    assert states == [("queued", "unavailable:cut_off")] * 2 + [("unknown", "in_doubt:cut_off")]
+
+
+async def test_a_channel_that_never_answers_is_cut_off_at_the_send_timeout(world):
+    ids = await world.queue(await world.people(2))
+
+    class Deaf(Scripted):
+        async def send(self, batch, witness):
+            witness.about_to_commit(batch[0].id)
+            await asyncio.Event().wait()
+            yield batch[0].id, Rejected("never")
+
+    deaf = Deaf()
+    async with world.worker(deaf, send_timeout=timedelta(milliseconds=50)) as deliver:
+        await deliver(ids)
+    assert sorted(state for state, _ in await world.states(ids)) == ["queued", "unknown"]
+
+
+async def test_the_repeat_of_a_transactional_doubt_supersedes_it_and_happens_once(world):
+    ids = await world.queue(await world.people(1))
+    provider = Scripted(lambda *_: Ambiguous("lost"))
+    async with world.worker(provider) as deliver:
+        for _ in range(3):
+            await deliver(())
+            await world.execute("UPDATE messages SET due_at = now() WHERE state = 'unknown' AND due_at IS NOT NULL")
+            await sweep(world)()
+    assert await world.states(ids) == [("unknown", "in_doubt:lost")]
+    assert await world.attempts(ids[0]) == [(1, "superseded"), (2, "unknown")]
+    first, second = provider.sent
+    assert first.first_attempted_at == second.first_attempted_at  # the Date header stays
+
+
+async def test_doubt_about_marketing_is_never_repeated(world):
+    ids = await world.queue(await world.people(1), MARKETING)
+    async with world.worker(Scripted(lambda *_: Ambiguous("lost")), Lane.MARKETING) as deliver:
+        await deliver(())
+        await sweep(world)()
+        await deliver(())
+    assert await world.attempts(ids[0]) == [(1, "unknown")]
+
+
+async def test_doubt_that_has_expired_stays_doubt(world):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted(lambda *_: Ambiguous("lost"))) as deliver:
+        await deliver(())
+        await world.execute("UPDATE messages SET due_at = now(), expires_at = now()")
+        await sweep(world)()
+        await deliver(())
+    assert await world.states(ids) == [("unknown", "in_doubt:lost")]
+    assert await world.attempts(ids[0]) == [(1, "unknown")]
+
+
+async def test_a_late_receipt_of_a_fenced_worker_settles_the_doubt(world):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        permitted = await deliver._gate(await deliver._claim((), 0))
+        outgoing, spoiled = deliver._render(permitted)
+        outcomes = await deliver._send(outgoing)
+        await world.execute("UPDATE messages SET state = 'unknown', reason = 'x', worker_id = NULL")
+        await world.execute("UPDATE attempts SET state = 'unknown', settled_at = now()")
+        await deliver._settle(permitted, outcomes, spoiled)
+    assert await world.states(ids) == [("accepted", None)]
+
+
+async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(world):
+    ids = await world.queue(await world.people(2))
+    provider = Scripted()
+    async with world.worker(provider) as deliver:
+        permitted = await deliver._gate(await deliver._claim((), 0))
+        deliver.hold.lost = True
+        outgoing, spoiled = deliver._render(permitted)
+        await deliver._settle(permitted, await deliver._send(outgoing), spoiled)
+    assert await world.states(ids) == [("queued", "released")] * 2
+    assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
+
+
+# Dead workers ---------------------------------------------------------------------------------------------------------
+
+
+async def dies(world, deliver, *, until: str) -> None:
+    """Take a batch in hand as far as `until`, and vanish: the lock goes, the journal stays."""
+    batch = await deliver._claim((), 0)
+    if until != "claim":
+        permitted = await deliver._gate(batch)
+        if until in ("commit", "answer"):
+            outgoing, _ = deliver._render(permitted)
+            await deliver._send(outgoing)
+        elif until == "render":
+            deliver.journal.rendering(permitted[0].permit.message)
+    deliver.journal.close()
+
+
+async def test_claimed_rows_of_a_dead_worker_go_back_to_the_queue(world):
+    ids = await world.queue(await world.people(2))
+    async with world.worker(Scripted()) as deliver:
+        await dies(world, deliver, until="claim")
+    await sweep(world)()
+    assert await world.states(ids) == [("queued", "worker_died")] * 2
+    assert await world.one("SELECT count(*) FROM workers WHERE ended_at IS NULL") == 0
+
+
+async def test_intent_without_a_line_in_the_journal_is_proven_unsent(world):
+    ids = await world.queue(await world.people(2))
+    async with world.worker(Scripted()) as deliver:
+        await dies(world, deliver, until="gate")
+    await sweep(world)()
+    assert await world.states(ids) == [("queued", "worker_died")] * 2
+    assert await world.attempts(ids[0]) == [(1, "not_taken")]
+
+
+async def test_a_line_before_and_none_after_is_doubt_and_both_are_an_answer(world):
+    ids = await world.queue(await world.people(2))
+
+    def half(message, witness):
+        if message.id == ids[0]:
+            return take(message, witness)
+        witness.about_to_commit(message.id)
+        return Ambiguous("cut")
+
+    async with world.worker(Scripted(half)) as deliver:
+        await dies(world, deliver, until="commit")
+    await sweep(world)()
+    assert await world.states(ids) == [("accepted", None), ("unknown", "in_doubt:worker_died")]
+    assert await world.one("SELECT reference LIKE 'ref-%%' FROM attempts WHERE message_id = %s", ids[0])
+
+
+async def test_a_living_worker_is_left_alone(world):
+    await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        await deliver._claim((), 0)
+        await sweep(world)()
+        assert await world.one("SELECT state FROM messages") == "claimed"
+
+
+@pytest.mark.parametrize("why", ["file gone", "machine restarted", "writer alive"])
+async def test_without_a_journal_to_read_intent_becomes_doubt_after_the_send_timeout(world, why):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        await deliver._gate(await deliver._claim((), 0))
+        if why == "file gone":
+            deliver.journal.close()
+            deliver.journal.path.unlink()
+        elif why == "machine restarted":
+            deliver.journal.close()
+            await world.execute("UPDATE workers SET boot_id = 'before'")
+    await sweep(world)()
+    assert await world.states(ids) == [("sending", None)]
+    await sweep(world, timeout=0)()
+    assert await world.states(ids) == [("unknown", "in_doubt:worker_died")]
+
+
+async def test_poison_is_set_aside_after_three_claims_and_its_neighbours_go_on(world):
+    ids = await world.queue(await world.people(3))
+    for turn in range(MAX_CLAIMS):
+        async with world.worker(Scripted()) as deliver:
+            batch = await deliver._claim((), 1 if turn == MAX_CLAIMS - 1 else 0)
+            permitted = await deliver._gate(batch)
+            deliver.journal.rendering(next(one.permit.message for one in permitted if one.permit.message == ids[1]))
+            deliver.journal.close()
+        await sweep(world)()
+    assert await world.states(ids) == [("queued", "worker_died"), ("failed", "poison"), ("queued", "worker_died")]
+    async with world.worker(Scripted()) as deliver:
+        await deliver(())
+    assert await world.states(ids) == [("accepted", None), ("failed", "poison"), ("accepted", None)]
+
+
+async def test_a_message_that_two_dead_workers_had_in_hand_travels_alone(world):
+    await world.queue(await world.people(5))
+    await world.execute("UPDATE messages SET claims = %s", MAX_CLAIMS - 1)
+    async with world.worker(Scripted()) as deliver:
+        assert len(await deliver._claim((), 0)) == 1
+
+
+async def test_sweep_rings_for_what_is_due_in_each_lane(world):
+    people = await world.people(2)
+    await world.queue(people)
+    await world.queue(people, MARKETING)
+    await world.queue(people, due=60)
+    swept = sweep(world)
+    await swept()
+    assert swept.jobs.rung == [Lane.TRANSACTIONAL, Lane.MARKETING]
+
+
+# What the database itself holds ---------------------------------------------------------------------------------------
+
+
+async def test_the_database_refuses_a_second_live_attempt(world):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        await deliver(ids)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await world.execute(
+                "INSERT INTO attempts (message_id, n, worker_id, provider) VALUES (%s, 2, %s, 'x')",
+                ids[0],
+                deliver.worker,
+            )
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE consent_events SET granted = true", "DELETE FROM consent_events", "TRUNCATE consent_events"]
+)
+async def test_the_ledger_is_append_only(world, statement):
+    await world.withdraw(await world.people(1))
+    with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+        await world.execute(statement)
+
+
+async def test_erasure_may_blank_evidence_and_nothing_else(world):
+    await world.withdraw(await world.people(1))
+    await world.execute("UPDATE consent_events SET evidence = '{\"erased\": true}'")
+    with pytest.raises(psycopg.errors.RaiseException):
+        await world.execute("UPDATE consent_events SET evidence = '{\"erased\": true}', granted = true")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["state = 'sending'", "state = 'failed', due_at = NULL", "due_at = NULL", "worker_id = 1", "state = 'nonsense'"],
+)
+async def test_the_database_refuses_a_row_that_contradicts_itself(world, change):
+    await world.queue(await world.people(1))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await world.execute(f"UPDATE messages SET {change}")

@@ -1,0 +1,202 @@
+"""A small world for tests: people, templates and messages in a real database, made in bulk through the real store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from notifier.dispatch.deliver import Deliver, Hold
+from notifier.dispatch.shelf import Shelf
+from notifier.domain.messages import Category, Ids, Lane
+from notifier.domain.recipients import Hasher
+from notifier.domain.tokens import Links
+from notifier.journal import Journal, boot_id
+from notifier.rendering import Identity, Template, Templates
+from notifier.store import messages, recipients, templates, workers
+from notifier.store.consent import NewEvent, record
+from notifier.store.database import Connection, Database, rows
+from notifier.store.messages import NewMessage
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import Channel, EmailContent, Mailbox, MessageId, Outcome, Outgoing, Receipt, Witness
+
+KEYS = {"k1": b"a key for tests, of thirty-two bytes"}
+IDENTITY = Identity(
+    Mailbox("Acme", EmailAddress("hello", "acme.test")), None, "Acme, 1 Road", "lists.acme.test", "acmeid"
+)
+TRANSACTIONAL = "order-shipped"
+MANDATORY = "password-reset"
+MARKETING = "product-news"
+TEMPLATES = Path(__file__).parent / "templates"
+
+_ids = Ids()
+_loaded: list[Templates] = []
+
+
+def new_id() -> UUID:
+    return _ids.new(time.time_ns() // 1_000_000)
+
+
+def small_templates() -> Templates:
+    """Templates of a line each, loaded once per test process."""
+    if not _loaded:
+        _loaded.append(Templates.load(TEMPLATES, IDENTITY, "en"))
+    return _loaded[0]
+
+
+@dataclass(slots=True)
+class World:
+    """One database with people in it."""
+
+    database: Database
+    journals: Path
+    templates: Templates = field(default_factory=small_templates)
+    hasher: Hasher = field(default_factory=lambda: Hasher(KEYS))
+    links: Links = field(default_factory=lambda: Links(KEYS, "https://acme.test", "in.acme.test"))
+
+    async def people(self, count: int, *, prefix: str = "person") -> list[UUID]:
+        """Named recipients with one email address each."""
+        ids = [new_id() for _ in range(count)]
+        addresses = [EmailAddress(f"{prefix}-{n}", "example.test") for n in range(count)]
+        hashes = [self.hasher.current(address) for address in addresses]
+        async with self.database.connection() as c, c.transaction():
+            await c.execute(
+                "INSERT INTO recipients (id, external_id, locale) SELECT id, id::text, 'en' FROM unnest(%s::uuid[]) id",
+                (ids,),
+            )
+            await c.execute(
+                "INSERT INTO addresses (id, recipient_id, channel, address, address_hash, hash_key)"
+                " SELECT id, id, 'email', address, digest, 'k1' FROM unnest(%s::uuid[], %s::text[], %s::bytea[])"
+                " AS a (id, address, digest)",
+                (ids, [str(address) for address in addresses], [hashed.digest for hashed in hashes]),
+            )
+            await c.execute("ANALYZE recipients, addresses")
+        return ids
+
+    async def queue(
+        self,
+        people: Sequence[UUID],
+        key: str = TRANSACTIONAL,
+        *,
+        expires: timedelta = timedelta(hours=1),
+        due: float = 0,
+    ) -> list[UUID]:
+        """One message of a template to each, due `due` seconds from now; its data is the template's sample."""
+        template = self.templates.find(key)
+        assert template is not None
+        now = datetime.now(UTC)
+        async with self.database.connection() as c, c.transaction():
+            number = await templates.register(c, template)
+            new = [self._message(person, template, number, now, expires, due) for person in people]
+            await self._notifications(c, template, number, new)
+            await messages.insert(c, new)
+        return [one.id for one in new]
+
+    def _message(
+        self, person: UUID, template: Template, number: int, now: datetime, expires: timedelta, due: float
+    ) -> NewMessage:
+        category = template.topic.category
+        lane = Lane.MARKETING if category is Category.MARKETING else Lane.TRANSACTIONAL
+        id_ = new_id()
+        return NewMessage(
+            id_, id_, person, person, Channel.EMAIL, lane, category, template.topic.key, number,
+            now + timedelta(seconds=due), now + expires,
+        )  # fmt: skip
+
+    async def _notifications(self, c: Connection, template: Template, number: int, new: Sequence[NewMessage]) -> None:
+        from psycopg.types.json import Jsonb
+
+        await c.execute(
+            "INSERT INTO notifications (id, recipient_id, template_version, data, message_ids)"
+            " SELECT id, recipient, %s, %s, ARRAY[id] FROM unnest(%s::uuid[], %s::uuid[]) AS n (id, recipient)",
+            (number, Jsonb(dict(template.sample)), [one.id for one in new], [one.recipient_id for one in new]),
+        )
+
+    async def withdraw(self, people: Sequence[UUID], scope: str = "marketing", channel: str = "any") -> list[int]:
+        """Each of them says no, in a transaction of its own order: lock, then record."""
+
+        async def work(c: Connection) -> list[int]:
+            await recipients.lock(c, people)
+            return await record(c, [NewEvent(person, scope, channel, granted=False, source="api") for person in people])
+
+        return await self.database.transact(work)
+
+    @asynccontextmanager
+    async def worker(
+        self, provider: Scripted, lane: Lane = Lane.TRANSACTIONAL, **changes: object
+    ) -> AsyncIterator[Deliver]:
+        """A worker's hands in this process: a lock, a journal, and `deliver` over the provider given."""
+        import psycopg
+
+        async with await psycopg.AsyncConnection.connect(self.database.url, autocommit=True) as lock:
+            entered = await workers.register(lock, lane, boot_id(), self.journals)
+            settings: dict[str, object] = {
+                "database": self.database, "templates": self.templates, "shelf": Shelf(self.templates),
+                "providers": {Channel.EMAIL: provider}, "hasher": self.hasher, "links": self.links,
+                "journal": Journal(entered.journal), "hold": Hold(), "lane": lane, "worker": entered.id,
+                "batch_size": 500, "send_timeout": timedelta(seconds=30), "default_locale": "en",
+                "default_timezone": "UTC",
+            }  # fmt: skip
+            yield Deliver(**(settings | changes))  # type: ignore[arg-type]
+        # The server gives a closed session's lock back in its own time: wait for it.
+        key = (workers.LOCK_CLASS, entered.id)
+        await self.one("SELECT pg_advisory_lock(%s, %s)::text, pg_advisory_unlock(%s, %s)", *key, *key)
+
+    async def states(self, ids: Sequence[UUID]) -> list[tuple[str, str | None]]:
+        """State and reason of each, in the order asked for."""
+        async with self.database.connection() as c:
+            found = await rows(c, "SELECT id, state, reason FROM messages WHERE id = ANY(%s)", (list(ids),))
+        by_id = {row["id"]: (row["state"], row["reason"]) for row in found}
+        return [by_id[id_] for id_ in ids]
+
+    async def attempts(self, id_: UUID) -> list[tuple[int, str]]:
+        """Number and state of a message's attempts."""
+        async with self.database.connection() as c:
+            found = await rows(c, "SELECT n, state FROM attempts WHERE message_id = %s ORDER BY n", (id_,))
+        return [(row["n"], row["state"]) for row in found]
+
+    async def one(self, query: str, *parameters: object) -> object:
+        """The first column of the first row."""
+        async with self.database.connection() as c:
+            return next(iter((await rows(c, query, parameters))[0].values()))
+
+    async def execute(self, query: str, *parameters: object) -> None:
+        async with self.database.connection() as c:
+            await c.execute(query, parameters)
+
+
+Script = Callable[[Outgoing[EmailContent], Witness], Outcome]
+
+
+def take(message: Outgoing[EmailContent], witness: Witness) -> Outcome:
+    """A relay that takes everything."""
+    if not witness.about_to_commit(message.id):
+        from notifier_channels.contract import Withheld
+
+        return Withheld()
+    receipt = Receipt(f"ref-{message.id.hex[-6:]}", "250")
+    witness.answered(message.id, receipt)
+    return receipt
+
+
+@dataclass(slots=True)
+class Scripted:
+    """A provider in memory: asks its script for each outcome, and remembers what was sent to it."""
+
+    script: Script = take
+    name: str = "scripted"
+    sent: list[Outgoing[EmailContent]] = field(default_factory=list)
+
+    async def send(
+        self, batch: Sequence[Outgoing[EmailContent]], witness: Witness
+    ) -> AsyncIterator[tuple[MessageId, Outcome]]:
+        for message in batch:
+            self.sent.append(message)
+            yield message.id, self.script(message, witness)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
