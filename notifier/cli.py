@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,9 @@ import typer
 from notifier.domain.messages import Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from notifier.rendering import Templates
     from notifier.settings import Settings
 
 app = typer.Typer(
@@ -17,6 +22,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+templates = typer.Typer(help="Check and look at the templates.", no_args_is_help=True)
+app.add_typer(templates, name="templates")
+
+StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
+Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
+SandboxPort = Annotated[int, typer.Option(envvar="NOTIFIER_SANDBOX_PORT", help="The port of the sandbox's inbox.")]
+SmtpPort = Annotated[int, typer.Option(envvar="NOTIFIER_SMTP_PORT", help="The port where the sandbox catches mail.")]
 
 
 @app.command()
@@ -62,11 +75,119 @@ def scheduler() -> None:
 
 
 @app.command()
+def up(
+    state_dir: StateDir = Path(".notifier"),
+    port: Port = 8025,
+    sandbox_port: SandboxPort = 8026,
+    smtp_port: SmtpPort = 1025,
+) -> None:
+    """Run everything on this machine until Ctrl-C: servers, API, workers, scheduler and the sandbox."""
+    from rich.console import Console
+
+    from notifier.supervise import Lines, Ports, Supervisor
+
+    supervisor = Supervisor(
+        state_dir, Ports(port, sandbox_port, smtp_port), show=Lines(Console()), environment=os.environ
+    )
+    raise typer.Exit(_told(supervisor.run))
+
+
+@app.command()
+def demo(
+    state_dir: StateDir = Path(".notifier"),
+    port: Port = 8025,
+    sandbox_port: SandboxPort = 8026,
+    smtp_port: SmtpPort = 1025,
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the scenario: 0 when its checks hold, else 1.")
+    ] = False,
+) -> None:
+    """Run everything and play a scenario: two kinds of mail to many, a click on unsubscribe, and what it stops."""
+    from rich.console import Console
+
+    from notifier.supervise import Ports, Progress, Supervisor
+
+    show = Progress(Console())
+    supervisor = Supervisor(state_dir, Ports(port, sandbox_port, smtp_port), show=show, environment=os.environ)
+    try:
+        status = _told(lambda: supervisor.run(["notifier.demo", *(["--once"] if once else [])], once=once))
+    finally:
+        show.close()
+    raise typer.Exit(status)
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database to the newest version. Safe to run at any time, and from several places at once."""
     from notifier.store.database import migrate as bring_up
 
     bring_up(_settings().database_url.get_secret_value())
+
+
+@templates.command()
+def check() -> None:
+    """Prove every template: it renders its sample in each locale, and marketing shows its unsubscribe link."""
+    for template in _templates().all():
+        parts = f"{template.topic.category:<14} {template.topic.key:<16} {' '.join(template.locales)}"
+        typer.echo(f"ok  {template.key:<20} {parts:<40}  version {template.hash[:8]}")
+
+
+@templates.command()
+def preview(
+    key: Annotated[str, typer.Argument(help="The template's folder.")],
+    locale: Annotated[str | None, typer.Option(help="Default: every locale it is written in.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the HTML and text files into this folder.")] = None,
+    *,
+    show: Annotated[bool, typer.Option("--open", help="Show the HTML in the browser.")] = False,
+) -> None:
+    """Render a template's sample: printed as text, written to a folder, or opened in the browser."""
+    import tempfile
+
+    from notifier.rendering import check
+
+    template = _templates().find(key)
+    if template is None:
+        typer.echo(f"There is no template {key}.", err=True)
+        raise typer.Exit(1)
+    folder = out or (Path(tempfile.mkdtemp(prefix="notifier-preview-")) if show else None)
+    for tag in [locale] if locale else template.locales:
+        seen = check.look_at(template, tag)
+        if folder is None:
+            typer.echo(f"Subject: {seen.subject}\n\n{seen.text}")
+            continue
+        for file in check.write(seen, folder, f"{key}.{tag}"):
+            typer.echo(str(file))
+            if show and file.suffix == ".html":
+                typer.launch(file.resolve().as_uri())
+
+
+def _templates() -> Templates:
+    """Load what NOTIFIER_TEMPLATES_DIR points at. What is wrong is listed, one mistake a line, with exit status 1."""
+    from notifier import settings
+    from notifier.errors import NotConfigured, TemplateError
+    from notifier.rendering import Identity, Templates, bundled_directory
+
+    try:
+        appearance = settings.load_appearance()
+        directory = appearance.templates_dir or bundled_directory()
+        return Templates.load(directory, Identity.from_settings(appearance), appearance.default_locale)
+    except (NotConfigured, TemplateError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def _told(run: Callable[[], int]) -> int:
+    """Run something; what it cannot do is one sentence and exit status 2."""
+    from notifier.errors import NotifierError
+
+    try:
+        return run()
+    except NotifierError as error:
+        typer.echo(f"notifier: {error}", err=True)
+    except OSError as error:
+        typer.echo(f"notifier: {error.filename or 'this machine'}: {error.strerror or error}", err=True)
+    return 2
 
 
 def _settings() -> Settings:

@@ -68,6 +68,7 @@ class Server(ABC):
 
         """
         make_directory(self.state)
+        is_first = self._owner is None
         self._own()
         try:
             with self.state.joinpath(f"{self.name}.lock").open("a") as lock:
@@ -77,19 +78,14 @@ class Server(ABC):
                 self.process = self._launch(command, lock)
             self._await_answer()
         except BaseException:
-            self.stop()
+            self._end()
+            if is_first:  # a restart keeps its claim and its address
+                self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop cleanly, by force after 20 s. Safe to call twice."""
-        if self.process is not None:
-            self.process.send_signal(self.stop_signal)
-            try:
-                self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
+        """Stop cleanly, by force after 20 s, and let go of the state. Safe to call twice."""
+        self._end()
         if self._sockets is not None and self._sockets != self.home:
             shutil.rmtree(self._sockets, ignore_errors=True)
         self._sockets = None
@@ -134,6 +130,17 @@ class Server(ABC):
         lines = self.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
         telling = [line for line in lines if "FATAL" in line or "error" in line.lower()] or lines[-1:]
         return f"{telling[0].strip()} (more in {self.log})"
+
+    def _end(self) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
 
     def _short_directory(self) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="notifier-", dir="/tmp"))
