@@ -9,19 +9,17 @@ from datetime import timedelta
 from typing import Any
 
 import jinja2
-from babel import Locale, UnknownLocaleError
-from jinja2 import meta
+from jinja2 import meta, nodes
 
-from notifier.domain.consent import Topic
 from notifier.errors import TemplateError
 from notifier.rendering import folder, topics
 from notifier.rendering.environment import Sandbox
 from notifier.rendering.identity import Identity
-from notifier.rendering.locales import pick
 from notifier.rendering.markup import Page
 from notifier.rendering.schema import RESERVED, Schema, parse_object
 from notifier.rendering.styles import inline
 from notifier.rendering.template import Template, Variant
+from notifier.rendering.words import constants
 from notifier_channels.contract import Channel
 
 _FIELDS = frozenset({"topic", "expires_after", "description"})
@@ -29,9 +27,11 @@ _DURATION = re.compile(r"([1-9][0-9]{0,3})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-def gather(key: str, files: Mapping[str, str], declared: Mapping[str, str]) -> dict[str, str]:
+def gather(key: str, files: Mapping[str, str], declared: Mapping[str, str], default_locale: str) -> dict[str, str]:
     """Everything that takes part in a template: its own files, its topic, and the layouts that it uses."""
     own = folder.own_files(files, key)
+    if default_locale not in folder.locales(own, key):
+        raise TemplateError(f"{key}: there is no {default_locale}, the default locale (NOTIFIER_DEFAULT_LOCALE)")
     topic = _declaration(own[f"{key}/{folder.DECLARATION}"], key)["topic"]
     if topic not in declared:
         known = ", ".join(sorted(declared))
@@ -60,10 +60,11 @@ def build(key: str, sources: Mapping[str, str], identity: Identity, default_loca
     if problems := schema.problems(sample, ""):
         listed = "; ".join(f"{problem.pointer} {problem.detail}" for problem in problems)
         raise TemplateError(f"{key}/{folder.SAMPLE}: {listed}")
-    locales = folder.locales(sources, key)
-    if default_locale not in locales:
-        raise TemplateError(f"{key}: there is no {default_locale}, the default locale (NOTIFIER_DEFAULT_LOCALE)")
-    words = _Words(sources, identity, topic, default_locale)
+    words = sources.get(folder.WORDS, "")
+    variants = {
+        locale: _variant(key, sources, schema, constants(words, identity, topic, locale, default_locale))
+        for locale in folder.locales(sources, key)
+    }
     return Template(
         key=key,
         topic=topic,
@@ -73,13 +74,14 @@ def build(key: str, sources: Mapping[str, str], identity: Identity, default_loca
         sources=dict(sources),
         schema=schema,
         sample=sample,
-        variants={locale: _variant(key, locale, sources, schema, words) for locale in locales},
+        variants=variants,
         identity=identity,
         default_locale=default_locale,
     )
 
 
-def _variant(key: str, locale: str, sources: Mapping[str, str], schema: Schema, words: _Words) -> Variant:
+def _variant(key: str, sources: Mapping[str, str], schema: Schema, shared: Mapping[str, Any]) -> Variant:
+    locale = shared["locale"]
     paths = {name: f"{key}/{locale}/{name}" for name in (folder.SUBJECT, folder.HTML, folder.TEXT)}
     if paths[folder.SUBJECT] not in sources:
         raise TemplateError(f"{paths[folder.SUBJECT]} is missing")
@@ -90,7 +92,7 @@ def _variant(key: str, locale: str, sources: Mapping[str, str], schema: Schema, 
     _check_names(environment, used, schema)
     subject, html, text = (environment.get_template(path) if path in sources else None for path in paths.values())
     assert subject is not None  # noqa: S101  # for the type checker: refused above
-    return Variant(locale, subject, html, text, words.constants(locale, uses_layout=len(used) > len(paths)))
+    return Variant(locale, subject, html, text, shared)
 
 
 def _prepared(html: str, used: Iterable[str], sources: Mapping[str, str]) -> dict[str, str]:
@@ -133,37 +135,25 @@ def _check_names(environment: Sandbox, used: Iterable[str], schema: Schema) -> N
             environment.compile(environment.prepared[path], path)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"{path}:{error.lineno}: {error.message}") from None
-        if unknown := meta.find_undeclared_variables(tree) - schema.properties - RESERVED:
+        if unknown := meta.find_undeclared_variables(tree) - _defined(tree) - schema.properties - RESERVED:
             names = ", ".join(f"`{name}`" for name in sorted(unknown))
             raise TemplateError(f"{path}: {names} stands neither in {folder.SCHEMA} nor among the names that are given")
 
 
-class _Words:
-    """The layout's own words by locale, and the other constants of a variant."""
-
-    def __init__(self, sources: Mapping[str, str], identity: Identity, topic: Topic, default_locale: str) -> None:
-        self._identity, self._topic, self._default = identity, topic, default_locale
-        try:
-            self._tables = tomllib.loads(sources.get(folder.WORDS, ""))
-        except tomllib.TOMLDecodeError as error:
-            raise TemplateError(f"{folder.WORDS}: {error}") from None
-
-    def constants(self, locale: str, *, uses_layout: bool) -> dict[str, Any]:
-        name = pick(self._topic.names, locale, self._default) or self._topic.key
-        words = self._tables.get(locale) or self._tables.get(locale.split("-", maxsplit=1)[0])
-        if uses_layout and self._tables and words is None:
-            raise TemplateError(f"{folder.WORDS}: there is no [{locale}], which a template is written in")
-        sender = self._identity.sender.name
-        return {
-            "locale": locale,
-            "direction": _direction(locale),
-            "sender": sender,
-            "postal_address": self._identity.postal_address,
-            "topic": {"name": name, "description": pick(self._topic.descriptions, locale, self._default) or ""},
-            "words": {
-                word: text.replace("{topic}", name).replace("{sender}", sender) for word, text in (words or {}).items()
-            },
-        }
+def _defined(tree: nodes.Template) -> set[str]:
+    """What the file itself makes at its top, which its blocks then see."""
+    names: set[str] = set()
+    for node in tree.body:
+        match node:
+            case nodes.FromImport():
+                names |= {name if isinstance(name, str) else name[1] for name in node.names}
+            case nodes.Import():
+                names.add(node.target)
+            case nodes.Macro():
+                names.add(node.name)
+            case nodes.Assign(target=nodes.Name(name=name)):
+                names.add(name)
+    return names
 
 
 def _declaration(text: str, key: str) -> dict[str, str]:
@@ -182,10 +172,3 @@ def _duration(text: str, key: str) -> timedelta:
     if match is None:
         raise TemplateError(f'{key}/{folder.DECLARATION}: expires_after is written like "15m", "24h" or "3d"')
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-def _direction(locale: str) -> str:
-    try:
-        return Locale.parse(locale, sep="-").text_direction
-    except UnknownLocaleError:
-        raise TemplateError(f"{locale} is not a locale that Babel knows") from None

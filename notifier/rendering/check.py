@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from notifier.errors import TemplateError
 from notifier.rendering import text
@@ -42,13 +43,27 @@ def prove(template: Template) -> Template:
     return template
 
 
+def look_at(template: Template, locale: str) -> Previewed:
+    """What a recipient with this locale would get of the sample."""
+    return preview(Preview(), template, sample_of(template, locale))
+
+
+def write(seen: Previewed, folder: Path, name: str) -> list[Path]:
+    """Put a preview into files: `name.html`, when there is HTML, and `name.txt`, which begins with the subject."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / f"{name}.txt": f"Subject: {seen.subject}\n\n{seen.text}"}
+    if seen.html is not None:
+        files[folder / f"{name}.html"] = seen.html
+    for path, content in files.items():
+        path.write_text(content, "utf-8")
+    return list(files)
+
+
 def _shows_the_way_out(template: Template, locale: str, seen: Previewed) -> None:
     """CAN-SPAM, Gmail and Yahoo ask for a visible link in the body, and people without HTML need it too."""
     for part, visible in (("HTML", text.from_html(seen.html) if seen.html else None), ("text", seen.text)):
         if visible is not None and UNSUBSCRIBE_URL not in visible:
-            raise TemplateError(
-                f"{template.key}/{locale}: marketing shows a link to unsubscribe_url; the {part} part has none"
-            )
+            raise TemplateError(f"{template.key}/{locale}: marketing shows unsubscribe_url; the {part} part does not")
 
 
 def _bare(template: Template) -> dict[str, object]:

@@ -64,6 +64,8 @@ def moment(value: str, style: str = "long") -> str:
     instant = _instant(value)
     time = dates.format_time(instant, "short", tzinfo=now.timezone, locale=now.formats)
     zone = dates.get_timezone_name(instant, width="short", locale=now.formats)
+    if zone.startswith(("+", "-")):  # CLDR has no short name for it in this region
+        zone = dates.get_timezone_gmt(instant, width="long", locale=now.formats)
     pattern = str(now.formats.datetime_formats[style]).replace("'", "")
     return pattern.format(f"{time} {zone}", dates.format_date(instant.date(), style, locale=now.formats))
 

@@ -28,6 +28,7 @@ MAX_SUBJECT = 250
 
 _INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]+")
 """Besides controls: line separators, and the marks that turn the direction of text and so can disguise it."""
+_BLANK_LINES = re.compile(r"\n{3,}")  # where an `if` left nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ def _parts(variant: Variant, values: dict[str, Any]) -> Previewed:
         raise TemplateError(f"{variant.subject.name}: the subject is empty")
     values["subject"] = subject
     html = _output(variant.html, values) if variant.html else None
-    plain = _output(variant.text, values) if variant.text else text.from_html(html or "")
-    return Previewed(variant.locale, subject, plain, html)
+    plain = _BLANK_LINES.sub("\n\n", _output(variant.text, values)) if variant.text else text.from_html(html or "")
+    return Previewed(variant.locale, subject, plain.strip("\n") + "\n", html)
 
 
 def one_line(subject: str) -> str:

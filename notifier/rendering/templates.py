@@ -39,7 +39,8 @@ class Templates:
         known = {key: topics.read(declaration) for key, declaration in declared.items()}
 
         def one(key: str) -> Template:
-            return prove(building.build(key, building.gather(key, files, declared), identity, default_locale))
+            sources = building.gather(key, files, declared, default_locale)
+            return prove(building.build(key, sources, identity, default_locale))
 
         current = _each(folder.keys(files), one)
         return cls(known, identity, default_locale, current, {template.hash: template for template in current.values()})
