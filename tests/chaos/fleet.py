@@ -1,0 +1,111 @@
+"""Real worker processes around a real SMTP server of a process of its own, to be killed, stopped and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from tests.world import TEMPLATES, World
+
+SECRET = "a secret for tests, of thirty-two bytes"
+LANES = ("transactional", "marketing", "marketing")
+
+
+@dataclass(slots=True)
+class Fleet:
+    """One scheduler, one transactional and two marketing workers, whose mail goes to one sink."""
+
+    world: World
+    environment: dict[str, str]
+    log: Path
+    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    async def start(self, name: str) -> None:
+        """Start a member; its name is its command, with a number behind it."""
+        command = name.split("/", maxsplit=1)[0].split(" ")
+        self.processes[name] = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "notifier.cli", *command, env=self.environment
+        )
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL a member and put a fresh one in its place."""
+        self.processes[name].kill()
+        await self.processes[name].wait()
+        await self.start(name)
+
+    async def stop(self, name: str) -> int:
+        """SIGTERM a member; returns its exit status."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        return await process.wait()
+
+    @property
+    def workers(self) -> list[str]:
+        """The names of the worker processes."""
+        return [name for name in self.processes if name.startswith("worker")]
+
+    def accepted(self) -> Counter[UUID]:
+        """How often the SMTP server accepted each message, by its own log."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return Counter(UUID(hex=line.split()[0]) for line in lines)
+
+    async def until_accepted(self, count: int) -> None:
+        """Wait until the SMTP server has accepted so many messages."""
+        while len(self.accepted()) < count:
+            await asyncio.sleep(0.02)
+
+    async def until_settled(self) -> None:
+        """Wait until no message waits or is in hand. Doubt is looked at once more now, not in a minute."""
+        while await self.world.one(
+            "SELECT count(*) FROM messages WHERE state IN ('queued', 'claimed', 'sending') OR due_at IS NOT NULL"
+        ):
+            await self.world.execute("UPDATE messages SET due_at = now() WHERE state = 'unknown' AND due_at > now()")
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def fleet(
+    world: World, redis_url: str, directory: Path, *, delay: float = 0.02, faults: Sequence[str] = (), **settings: str
+) -> AsyncIterator[Fleet]:
+    """Everything started; ended however the test ends."""
+    log = directory / "accepted.log"
+    options = [word for fault in faults for word in ("--fault", fault)]
+    sink = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log), "--delay", str(delay),
+        *options, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert sink.stdout is not None
+    port = int((await sink.stdout.readline()).split()[-1])
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "DATABASE_URL": world.database.url,
+        "REDIS_URL": redis_url,
+        "NOTIFIER_STATE_DIR": str(world.journals.parent),
+        "NOTIFIER_TEMPLATES_DIR": str(TEMPLATES),
+        "NOTIFIER_LINK_KEYS": f"k1:{SECRET}",
+        "NOTIFIER_HASH_KEYS": f"k1:{SECRET}",
+        "NOTIFIER_SMTP_URL": f"smtp://127.0.0.1:{port}?tls=none",
+        "NOTIFIER_BATCH_SIZE": "100",
+        **settings,
+    }
+    crew = Fleet(world, environment, log)
+    try:
+        for number, lane in enumerate(LANES):
+            await crew.start(f"worker --lane {lane}/{number}")
+        await crew.start("scheduler/0")
+        yield crew
+    finally:
+        for process in [*crew.processes.values(), sink]:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()

@@ -1,0 +1,131 @@
+"""I2: no marketing attempt is inserted after an opt-out that covers it, whatever races whatever.
+
+The guard is a lock and two statements; each is taken away here, and the harm it prevents is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from notifier.domain.messages import Lane
+from notifier.store import consent, recipients
+from tests.world import MARKETING, Scripted, World
+
+pytestmark = pytest.mark.anyio
+
+# An attempt whose number is above that of a withdrawal that covers it.
+LATE = """
+SELECT count(*) FROM attempts a
+JOIN messages m ON m.id = a.message_id
+JOIN consent_events e ON e.recipient_id = m.recipient_id AND NOT e.granted
+WHERE a.number > e.number AND e.scope IN ('all', 'marketing', 'topic:' || m.topic) AND e.channel IN ('any', m.channel)
+"""
+
+
+@pytest.fixture
+def world(database, tmp_path) -> World:
+    return World(database, tmp_path / "journals")
+
+
+async def race(world, provider, people) -> None:
+    """Three workers with small batches against one opt-out after another."""
+    waiting = list(people)
+    random.shuffle(waiting)
+
+    async def say_no() -> None:
+        while waiting:
+            await world.withdraw([waiting.pop()])
+            await asyncio.sleep(random.random() / 500)
+
+    async def work() -> None:
+        async with world.worker(provider, Lane.MARKETING, batch_size=10) as deliver:
+            await deliver(())
+
+    await asyncio.gather(work(), work(), work(), *(say_no() for _ in range(4)))
+
+
+async def test_no_attempt_is_numbered_after_an_opt_out_that_covers_it(world):
+    people = await world.people(500)
+    for _ in range(4):
+        await world.queue(people, MARKETING)
+    provider = Scripted()
+    await race(world, provider, people)
+    assert await world.one(LATE) == 0
+    sent, refused = len(provider.sent), await world.one("SELECT count(*) FROM messages WHERE state = 'suppressed'")
+    assert sent + refused == 2000
+    assert sent, "every opt-out came before every batch: nothing was raced"
+    assert refused, "every batch came before every opt-out: nothing was raced"
+
+
+async def gate_while_somebody_says_no(world, monkeypatch) -> None:
+    """The gate reads consent and is held there; a no is said meanwhile; then the gate goes on."""
+    people = await world.people(1)
+    await world.queue(people, MARKETING)
+    read, events_of = asyncio.Event(), consent.events_of
+
+    async def slow_read(c, chosen):
+        found = await events_of(c, chosen)
+        read.set()
+        said.done() or await asyncio.wait([said], timeout=0.3)  # with the guard, the no waits for us
+        return found
+
+    async with world.worker(Scripted(), Lane.MARKETING) as deliver:
+        batch = await deliver._claim((), 0)
+        said = asyncio.create_task(say_no_once(world, people, read), name="no")
+        monkeypatch.setattr(consent, "events_of", slow_read)
+        await deliver._gate(batch)
+        await said
+
+
+async def say_no_once(world, people, read) -> None:
+    await read.wait()
+    await world.withdraw(people)
+
+
+async def test_a_no_that_comes_while_the_gate_decides_is_numbered_after_the_attempt(world, monkeypatch):
+    await gate_while_somebody_says_no(world, monkeypatch)
+    assert await world.one("SELECT count(*) FROM attempts") == 1
+    assert await world.one(LATE) == 0
+
+
+async def test_without_the_lock_the_same_race_sends_after_a_no(world, monkeypatch):
+    lock = recipients.lock
+
+    async def no_lock_for_the_gate(c, ids):
+        if asyncio.current_task().get_name() == "no":
+            await lock(c, ids)
+
+    monkeypatch.setattr(recipients, "lock", no_lock_for_the_gate)
+    await gate_while_somebody_says_no(world, monkeypatch)
+    assert await world.one(LATE) == 1
+
+
+async def test_lock_and_read_in_one_statement_reads_the_consent_of_before_the_wait(world):
+    """Why the gate takes two: the snapshot of a statement is older than the lock that it waits for."""
+    [person] = await world.people(1)
+    together = (
+        "WITH locked AS MATERIALIZED (SELECT id FROM recipients WHERE id = %s FOR NO KEY UPDATE)"
+        " SELECT count(c.number) FROM locked LEFT JOIN consents c ON c.recipient_id = locked.id"
+    )
+    apart = "SELECT count(*) FROM consents WHERE recipient_id = %s"
+
+    async def gate() -> tuple[int, int]:
+        async with world.database.connection() as c, c.transaction():
+            first = await (await c.execute(together, (person,))).fetchone()
+            second = await (await c.execute(apart, (person,))).fetchone()
+            return first[0], second[0]
+
+    async with world.database.connection() as c, c.transaction():
+        await recipients.lock(c, [person])
+        gating = asyncio.create_task(gate())
+        await until_somebody_waits(world)
+        await consent.record(c, [consent.NewEvent(person, "marketing", "any", granted=False, source="api")])
+    assert await gating == (0, 1)
+
+
+async def until_somebody_waits(world) -> None:
+    while not await world.one("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0)
