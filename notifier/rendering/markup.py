@@ -72,6 +72,12 @@ class Page:
         text = self.text if "<pre" in self.text else _INDENTATION.sub("\n", self.text)
         return MARK.sub(lambda match: self.pieces[int(match[1])], text)
 
+    def replace(self, span: tuple[int, int], text: str) -> None:
+        """Put other text in a place. A Jinja comment holds the line ends that go, so that the lines after keep theirs."""
+        start, end = span
+        self.pieces.append("{#" + "\n" * self.text.count("\n", start, end) + "#}")
+        self.text = f"{self.text[:start]}{text}\ue000{len(self.pieces) - 1}\ue001{self.text[end:]}"
+
     def tags(self) -> Iterator[Tag]:
         """Every start tag.
 

@@ -19,10 +19,11 @@ from notifier.rendering.markup import MARK, STYLE_SHEET, Page, Tag
 
 _STATEMENT = re.compile(r"\{%[-+]?\s*(block|endblock|extends|include|from|import)\b\s*(?:[\"']?([\w./-]+))?")
 _SUPER = re.compile(r"\{\{[-+]?\s*super\(\)\s*[-+]?\}\}")
+_OUTLOOK_ONLY = re.compile(r"<!--\[if[^\]]*\]>(?!<!-->).*?<!\[endif\]-->", re.DOTALL)
 _PLACE = "data-at"
 _PLACES = re.compile(rf'{_PLACE}="([\d-]+)"')
 
-_INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False, resolve_css_variables=True)
+_INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False, resolve_css_variables=True, minify_css=True)
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ def _add(page: Page, styles: dict[Tag, str]) -> None:
     for tag, style in sorted(styles.items(), key=lambda item: -item[0].start):
         if not style:
             continue
-        value = htmllib.escape(style.replace('"', "'"))
+        value = htmllib.escape(style.replace('"', "'"), quote=False)
         if span := tag.attributes.get("style"):
             page.text = page.text[: span[0]] + value + page.text[span[1] :]
         else:
@@ -64,13 +65,17 @@ def _add(page: Page, styles: dict[Tag, str]) -> None:
 
 
 def _keep(pages: list[Page], at_rules: str) -> None:
-    """What cannot be moved, such as media queries, stays in the first style sheet; line ends stay, too."""
+    """What cannot be moved, such as media queries, stays in the first style sheet."""
     rest = f"<style>{' '.join(at_rules.split())}</style>" if at_rules.strip() else ""
     for page in reversed(pages):  # layouts come last
-        sheets = list(STYLE_SHEET.finditer(page.text))
+        outlook = [hidden.span() for hidden in _OUTLOOK_ONLY.finditer(page.text)]
+        sheets = [
+            sheet
+            for sheet in STYLE_SHEET.finditer(page.text)
+            if not any(start < sheet.start() < end for start, end in outlook)
+        ]
         for sheet in reversed(sheets):
-            kept = rest if sheet is sheets[0] else ""
-            page.text = page.text[: sheet.start()] + kept + "\n" * sheet.group().count("\n") + page.text[sheet.end() :]
+            page.replace(sheet.span(), rest if sheet is sheets[0] else "")
         if sheets:
             rest = ""
 
