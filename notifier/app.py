@@ -13,6 +13,8 @@ from pydantic import SecretStr
 from notifier import journal
 from notifier.dispatch.accept import Accept
 from notifier.dispatch.deliver import Deliver, Hold
+from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.register import Register
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
@@ -52,6 +54,8 @@ class App:
     jobs: Jobs
     accept: Accept
     register: Register
+    opt_out: OptOut
+    feedback: Feedback
     sweep: Sweep
 
     @classmethod
@@ -81,15 +85,18 @@ class App:
         jobs = Jobs(settings.redis_url.get_secret_value())
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
+        links = Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain)
         return cls(
             settings=settings,
             database=database,
             templates=templates,
             hasher=hasher,
-            links=Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain),
+            links=links,
             jobs=jobs,
             accept=Accept(database, templates, jobs),
             register=Register(database, hasher),
+            opt_out=OptOut(database, links, hasher, templates.topics),
+            feedback=Feedback(database, hasher, templates.topics),
             sweep=Sweep(database, jobs, journal.boot_id(), timeout),
         )
 
