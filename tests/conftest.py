@@ -14,6 +14,46 @@ from notifier.store.database import Database, migrate
 
 TEMPLATE = "template_migrated"
 numbers = itertools.count(1)
+NOT_RUN = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--system", action="store_true", help="also run the tests that need Debian's packages or root")
+
+
+def pytest_configure(config):
+    config.stash[NOT_RUN] = []
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `system` run when they are asked for, else they are named; the heavy ones keep to one process."""
+    for item in items:
+        if {"chaos", "system"} & set(item.nodeid.split("::")[0].split("/")) or item.get_closest_marker("system"):
+            item.add_marker(pytest.mark.xdist_group("one at a time"))
+    if config.option.system or "system" in config.option.markexpr:
+        return
+    left = [item for item in items if item.get_closest_marker("system")]
+    config.stash[NOT_RUN] += [item.nodeid for item in left]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not_run"] = session.config.stash[NOT_RUN]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A process of xdist collected them all; each names the same."""
+    node.config.stash[NOT_RUN] = getattr(node, "workeroutput", {}).get("not_run", []) or node.config.stash[NOT_RUN]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not_run := sorted(config.stash[NOT_RUN]):
+        terminalreporter.section(f"{len(not_run)} not run: they need Debian's packages or root (run.py test --system)")
+        for name in not_run:
+            terminalreporter.write_line(f"not run: {name}")
 
 
 @pytest.fixture(scope="session")
