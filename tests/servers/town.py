@@ -1,4 +1,4 @@
-"""People, addresses and messages, put straight into a database for tests that begin in the middle of a message's life."""
+"""People, addresses and messages, put straight into a database for tests that begin in the middle of a life."""
 
 from __future__ import annotations
 
