@@ -100,6 +100,9 @@ class Settings(Appearance, SandboxSettings):
     send_timeout_seconds: float = Field(
         60, ge=1, le=600, description="The longest that one batch may be on the wire; later nothing more is committed."
     )
+    watchdog_seconds: int = Field(
+        30, ge=2, le=600, description="A worker whose event loop stands still for so long is hung: it ends itself."
+    )
     shutdown_seconds: float = Field(25, ge=1, le=300, description="How long a worker drains after SIGTERM.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")

@@ -51,7 +51,7 @@ def run_worker(settings: Settings, lane: Lane) -> int:
     except Exception as error:  # noqa: BLE001  # threads that wait for work would keep the process up
         log.error("worker.did_not_start", error=type(error).__name__, at=where(error))
         os._exit(EXIT_LOST)
-    worker.stop.wait()
+    worker.wait()
     return worker.shut_down()
 
 
@@ -64,6 +64,7 @@ class _Worker:
         self._lane = lane
         self._stack = AsyncExitStack()
         self._ready = asyncio.Event()
+        self._turns = 0  #: of the event loop, about one a second
         self._app: App
         self._hands: Hands
         self._broker = jobs.broker(settings.redis_url.get_secret_value(), [_Loop(self._close)])
@@ -79,6 +80,19 @@ class _Worker:
         actor(self._deliver)
         self._listener.start()
         _event_loop().run_coroutine(self._open())
+
+    def wait(self) -> None:
+        """Sleep until told to stop; a loop that no longer turns is hung, and ends here with all that it holds.
+
+        Seconds are counted, not measured: a machine that slept has not hung.
+        """
+        last, still = self._turns, 0
+        while not self.stop.wait(1):
+            still = still + 1 if self._turns == last else 0
+            last = self._turns
+            if still >= self._settings.watchdog_seconds:
+                log.error("worker.hung", seconds=still)
+                os._exit(EXIT_LOST)  # the journal names what was being rendered
 
     def shut_down(self) -> int:
         """Stop claiming at once, let what is on the wire finish, and end within the shutdown time."""
@@ -128,6 +142,7 @@ class _Worker:
                 log.error("worker.lock_lost")
                 self._lose()
                 return
+            self._turns += 1
             await asyncio.sleep(HEARTBEAT)
 
     async def _poll_while_redis_is_away(self) -> None:
