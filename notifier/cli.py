@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from notifier.domain.access import Scope
 from notifier.domain.messages import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from notifier.rendering import Templates
     from notifier.settings import Settings
+    from notifier.store.database import Connection
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="notifier",
@@ -25,6 +29,9 @@ app = typer.Typer(
 
 templates = typer.Typer(help="Check and look at the templates.", no_args_is_help=True)
 app.add_typer(templates, name="templates")
+
+keys = typer.Typer(help="Make and revoke the keys that product code shows at the API.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
 Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
@@ -56,6 +63,21 @@ def sandbox(
     except NotConfigured as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Another than this machine's own: only behind a TLS proxy.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="0 takes a free one.")] = 8025,
+) -> None:
+    """Serve the API and the public pages until told to stop."""
+    from notifier.web.process import run_api
+
+    def serve() -> int:
+        run_api(_settings(), host, port, lambda url: typer.echo(f"API at {url}/docs"))
+        return 0
+
+    raise typer.Exit(_told(serve))
 
 
 @app.command()
@@ -125,6 +147,43 @@ def migrate() -> None:
     bring_up(_settings().database_url.get_secret_value())
 
 
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Who uses it, for your own eyes: `shop-backend`.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; give several with several --scope.")],
+) -> None:
+    """Make a key and show it, this once: only its hash is stored."""
+    from notifier.domain.access import ApiKey
+    from notifier.store import keys as stored
+
+    key = ApiKey.new()
+    _on_database(lambda c: stored.create(c, key.id, name, key.secret_hash, sorted(set(scope))))
+    typer.echo(str(key))
+    typer.echo("Keep it now: it is not shown again.", err=True)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show every key there ever was: its id, scopes, and when it was last used."""
+    from notifier.store import keys as stored
+
+    for key in _on_database(stored.all_keys):
+        used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used"
+        state = "revoked" if key.revoked_at else used
+        typer.echo(f"{key.id}  {state:<16}  {key.name:<24}  {' '.join(key.scopes)}")
+
+
+@keys.command("revoke")
+def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The part after `nk_`, as listed.")]) -> None:
+    """End a key for good; running processes refuse it within two seconds."""
+    from notifier.store import keys as stored
+
+    if not _on_database(lambda c: stored.revoke(c, id_)):
+        typer.echo(f"notifier: there is no key {id_}; see `notifier keys list`", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{id_} is revoked.")
+
+
 @templates.command()
 def check() -> None:
     """Prove every template: it renders its sample in each locale, and marketing shows its unsubscribe link."""
@@ -175,6 +234,25 @@ def _templates() -> Templates:
     except (NotConfigured, TemplateError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+def _on_database(work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Do one thing on a connection of its own; a database that does not answer is one sentence and exit status 2."""
+    import asyncio
+
+    import psycopg
+
+    async def connected(url: str) -> T:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            return await work(connection)
+
+    try:
+        return asyncio.run(connected(_settings().database_url.get_secret_value()))
+    except psycopg.OperationalError as error:
+        typer.echo(f"notifier: PostgreSQL does not answer ({type(error).__name__}): see DATABASE_URL.", err=True)
+    except psycopg.errors.UndefinedTable:
+        typer.echo("notifier: the database is empty: run `notifier migrate` first.", err=True)
+    raise typer.Exit(2)
 
 
 def _told(run: Callable[[], int]) -> int:

@@ -218,6 +218,8 @@ class _House:
             if held and given and held.hash in given.hashes:
                 self._respell(held, given.text)
                 continue
+            if given is None and not self._replace:
+                continue
             if held:
                 del self._held[person][channel]
                 self._drop(held)

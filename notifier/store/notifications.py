@@ -127,9 +127,10 @@ async def messages_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     return await rows(
         c,
         "SELECT m.id, m.notification_id, m.channel, m.topic, m.category, m.state, m.reason, m.due_at, m.expires_at,"
-        " m.decision, r.external_id AS recipient, t.key AS template"
+        " m.decision, r.external_id AS recipient, t.key AS template, n.created_at AS accepted_at"
         " FROM messages m JOIN recipients r ON r.id = m.recipient_id"
-        " JOIN template_versions t ON t.id = m.template_version WHERE m.id = ANY(%s) ORDER BY m.id",
+        " JOIN template_versions t ON t.id = m.template_version"
+        " LEFT JOIN notifications n ON n.id = m.notification_id WHERE m.id = ANY(%s) ORDER BY m.id",
         (list(ids),),
     )
 

@@ -143,6 +143,12 @@ def test_none_removes_an_address_and_absence_keeps_it() -> None:
     assert put([Given("ann", {EMAIL: None})], [ann], stored).dropped == [UUID(int=11)]
 
 
+def test_a_send_removes_no_address() -> None:
+    ann = a_person(1, "ann")
+    stored = [held(11, ann, EMAIL, "a@x.test")]
+    assert not put([Given("ann", {EMAIL: None})], [ann], stored, replace=False).dropped
+
+
 names = st.sampled_from(["a@x.test", "b@x.test", "c@x.test"])
 phones = st.sampled_from(["+1", "+2"])
 givens = st.builds(

@@ -1,0 +1,187 @@
+"""Lists of recipients as they arrive: cut into lines while they stream, each line read for itself.
+
+A bad line is reported with its number and the good ones are kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from notifier.errors import InvalidInput, Problem
+from notifier.web.bodies import ImportLine
+from notifier.web.problems import explain
+
+MAX_LINE = 64 * 1024
+BOM = b"\xef\xbb\xbf"
+
+COLUMNS = ("id", "email", "phone", "locale", "timezone", "grant", "granted_at")
+PREFIXES = ("attributes.", "evidence.")
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """What is wrong with a line."""
+
+    problems: Sequence[Problem]
+
+    @classmethod
+    def because(cls, detail: str) -> Bad:
+        """Wrong as a whole."""
+        return cls((Problem("", detail),))
+
+
+TOO_LONG = Bad.because(f"longer than {MAX_LINE // 1024} KB; is a quote left open?")
+
+
+@dataclass(slots=True)
+class Cutter:
+    """Cuts bytes into numbered lines; a line of a CSV file goes on while a quote is open (RFC 4180)."""
+
+    quoted: bool
+    _rest: bytearray = field(default_factory=bytearray)  #: what came after the last line feed
+    _line: bytearray = field(default_factory=bytearray)  #: physical lines of a quoted one
+    _number: int = 0
+    _first: int = 1
+    _skipping: bool = False
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes | Bad]]:
+        """The lines that are complete now."""
+        self._rest += data
+        *complete, rest = self._rest.split(b"\n")
+        self._rest = rest
+        for line in complete:
+            yield from self._physical(bytes(line))
+        if len(self._rest) > MAX_LINE and not self._skipping:
+            self._skipping = True
+            yield self._number + 1, TOO_LONG
+        if self._skipping:
+            self._rest.clear()
+
+    def end(self) -> Iterator[tuple[int, bytes | Bad]]:
+        """What is left when nothing more comes."""
+        if self._rest and not self._skipping:
+            yield from self._physical(bytes(self._rest))
+        if self._line:
+            yield self._first, Bad.because("a quote is left open")
+
+    def _physical(self, line: bytes) -> Iterator[tuple[int, bytes | Bad]]:
+        self._number += 1
+        if self._number == 1:
+            line = line.removeprefix(BOM)
+        if self._skipping:
+            self._skipping = False
+            self._line.clear()
+            return
+        if not self._line:
+            self._first = self._number
+        self._line += line + b"\n"
+        if len(self._line) > MAX_LINE:
+            self._line.clear()
+            yield self._first, TOO_LONG
+        elif not (self.quoted and self._line.count(b'"') % 2):
+            whole = bytes(self._line).strip(b"\r\n")
+            self._line.clear()
+            if whole.strip():
+                yield self._first, whole
+
+
+async def cut(stream: AsyncIterator[bytes], *, quoted: bool) -> AsyncIterator[tuple[int, bytes | Bad]]:
+    """Number and cut what streams in."""
+    cutter = Cutter(quoted)
+    async for data in stream:
+        for line in cutter.feed(data):
+            yield line
+    for line in cutter.end():
+        yield line
+
+
+def read_json(line: bytes) -> ImportLine | Bad:
+    """One line of an NDJSON file."""
+    try:
+        return ImportLine.model_validate(from_json(line, allow_inf_nan=False))
+    except ValidationError as error:
+        return _bad(error)
+    except ValueError:
+        return Bad.because("is not a JSON object in UTF-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV file, as its first line describes it."""
+
+    columns: Sequence[str]
+
+    @classmethod
+    def described(cls, header: bytes) -> Table:
+        """Read the first line.
+
+        Raises:
+            InvalidInput: names the columns that mean nothing here.
+
+        """
+        columns = [name.strip() for name in _cells(header) or ()]
+        unknown = [name for name in columns if name not in COLUMNS and not name.startswith(PREFIXES)]
+        doubled = {name for name in columns if columns.count(name) > 1}
+        known = ", ".join((*COLUMNS, *(f"{prefix}*" for prefix in PREFIXES)))
+        problems = [
+            Problem(f"/{columns.index(name)}", f"is not a known column; there are: {known}") for name in unknown
+        ] + [Problem(f"/{columns.index(name)}", "stands twice in the first line") for name in sorted(doubled)]
+        if not {"id", "email", "phone"} & set(columns):
+            problems.append(
+                Problem("", f"the first line must name the columns, one of them id, email or phone: {known}")
+            )
+        if problems:
+            raise InvalidInput(problems)
+        return cls(columns)
+
+    def read(self, line: bytes) -> ImportLine | Bad:
+        """One line of the file. An empty cell says nothing."""
+        cells = _cells(line)
+        if cells is None:
+            return Bad.because("is not CSV in UTF-8")
+        if len(cells) != len(self.columns):
+            return Bad.because(f"has {len(cells)} cells where the first line names {len(self.columns)}")
+        filled = {name: cell.strip() for name, cell in zip(self.columns, cells, strict=True) if cell.strip()}
+        try:
+            return ImportLine.model_validate(_nested(filled))
+        except ValidationError as error:
+            return _bad(error)
+
+
+def _cells(line: bytes) -> list[str] | None:
+    try:
+        rows = list(csv.reader(io.StringIO(line.decode(), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    return rows[0] if len(rows) == 1 else None
+
+
+def _nested(cells: Mapping[str, str]) -> dict[str, Any]:
+    """Cells as the JSON form has them: `attributes.plan`, and `grant` as topic keys such as `news product-news/sms`."""
+    line: dict[str, Any] = {name: cell for name, cell in cells.items() if name in COLUMNS[:5]}
+    if attributes := _below(cells, "attributes."):
+        line["attributes"] = attributes
+    grants = [grant.partition("/") for grant in cells.get("grant", "").split()]
+    if grants:
+        shared = {"granted_at": cells["granted_at"]} if "granted_at" in cells else {}
+        evidence = _below(cells, "evidence.")
+        line["grants"] = [
+            {"topic": topic, "evidence": evidence, **shared, **({"channel": channel} if channel else {})}
+            for topic, _, channel in grants
+        ]
+    return line
+
+
+def _below(cells: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): cell for name, cell in cells.items() if name.startswith(prefix)}
+
+
+def _bad(error: ValidationError) -> Bad:
+    return Bad([explain(one) for one in error.errors(include_url=False, include_input=False)])
