@@ -9,10 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import jinja2
-from jinja2 import meta, nodes
 
 from notifier.errors import TemplateError
-from notifier.rendering import folder, topics
+from notifier.rendering import folder, syntax, topics
 from notifier.rendering.environment import Sandbox
 from notifier.rendering.identity import Identity
 from notifier.rendering.markup import Page
@@ -37,7 +36,7 @@ def gather(key: str, files: Mapping[str, str], declared: Mapping[str, str], defa
         known = ", ".join(sorted(declared))
         raise TemplateError(f"{key}/{folder.DECLARATION}: topic {topic!r} is not declared; there are {known}")
     shared = {path: text for path, text in files.items() if path.startswith(f"{folder.LAYOUTS}/")}
-    used = _closure([path for path in own if path.endswith(".j2")], {**shared, **own})
+    used = syntax.closure([path for path in own if path.endswith(".j2")], {**shared, **own})
     layouts = {path: shared[path] for path in used if path in shared}
     if layouts and folder.WORDS in shared:
         layouts[folder.WORDS] = shared[folder.WORDS]
@@ -87,12 +86,12 @@ def _variant(key: str, sources: Mapping[str, str], schema: Schema, shared: Mappi
         raise TemplateError(f"{paths[folder.SUBJECT]} is missing")
     if paths[folder.HTML] not in sources and paths[folder.TEXT] not in sources:
         raise TemplateError(f"{key}/{locale}: needs {folder.HTML} or {folder.TEXT}")
-    used = _closure([path for path in paths.values() if path in sources], sources)
+    used = syntax.closure([path for path in paths.values() if path in sources], sources)
+    _check_names(used, sources, schema)
     environment = Sandbox(_prepared(paths[folder.HTML], used, sources), sources)
-    _check_names(environment, used, schema)
-    subject, html, text = (environment.get_template(path) if path in sources else None for path in paths.values())
-    assert subject is not None  # noqa: S101  # for the type checker: refused above
-    return Variant(locale, subject, html, text, shared)
+    ready = {path: _compiled(environment, path) for path in used}
+    html, text = ready.get(paths[folder.HTML]), ready.get(paths[folder.TEXT])
+    return Variant(locale, ready[paths[folder.SUBJECT]], html, text, shared)
 
 
 def _prepared(html: str, used: Iterable[str], sources: Mapping[str, str]) -> dict[str, str]:
@@ -106,54 +105,19 @@ def _prepared(html: str, used: Iterable[str], sources: Mapping[str, str]) -> dic
     return plain | {path: page.source() for path, page in pages.items()}
 
 
-def _closure(paths: list[str], files: Mapping[str, str]) -> list[str]:
-    """These files and all that they extend, include or import, which stands in `_layouts/`."""
-    environment = jinja2.Environment(autoescape=True)  # parses only
-    reached: dict[str, None] = {}
-    waiting = list(paths)
-    while waiting:
-        path = waiting.pop(0)
-        if path in reached:
-            continue
-        reached[path] = None
-        try:
-            named = meta.find_referenced_templates(environment.parse(files[path]))
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"{path}:{error.lineno}: {error.message}") from None
-        for name in named:
-            if name is None or not name.startswith(f"{folder.LAYOUTS}/") or name not in files:
-                raise TemplateError(f"{path}: {name or 'a computed name'} is no file in {folder.LAYOUTS}/")
-            waiting.append(name)
-    return list(reached)
-
-
-def _check_names(environment: Sandbox, used: Iterable[str], schema: Schema) -> None:
+def _check_names(used: Iterable[str], sources: Mapping[str, str], schema: Schema) -> None:
     """A misspelt name is found when the template loads, not when the first person gets it."""
     for path in used:
-        try:
-            tree = environment.parse(environment.prepared[path], path)
-            environment.compile(environment.prepared[path], path)
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"{path}:{error.lineno}: {error.message}") from None
-        if unknown := meta.find_undeclared_variables(tree) - _defined(tree) - schema.properties - RESERVED:
+        if unknown := syntax.read(path, sources[path]).names - schema.properties - RESERVED:
             names = ", ".join(f"`{name}`" for name in sorted(unknown))
-            raise TemplateError(f"{path}: {names} stands neither in {folder.SCHEMA} nor among the names that are given")
+            raise TemplateError(f"{path}: {names}: neither in {folder.SCHEMA} nor among the names that Notifier fills")
 
 
-def _defined(tree: nodes.Template) -> set[str]:
-    """What the file itself makes at its top, which its blocks then see."""
-    names: set[str] = set()
-    for node in tree.body:
-        match node:
-            case nodes.FromImport():
-                names |= {name if isinstance(name, str) else name[1] for name in node.names}
-            case nodes.Import():
-                names.add(node.target)
-            case nodes.Macro():
-                names.add(node.name)
-            case nodes.Assign(target=nodes.Name(name=name)):
-                names.add(name)
-    return names
+def _compiled(environment: Sandbox, path: str) -> jinja2.Template:
+    try:
+        return environment.get_template(path)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"{error.name}:{error.lineno}: {error.message}") from None
 
 
 def _declaration(text: str, key: str) -> dict[str, str]:

@@ -101,6 +101,11 @@ def _restrict(tree: nodes.Template, name: str | None) -> None:
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateAssertionError("loops cannot be recursive", loop.lineno, name)
+    for macro in tree.find_all(nodes.Macro):
+        if any(
+            isinstance(call.node, nodes.Name) and call.node.name == macro.name for call in macro.find_all(nodes.Call)
+        ):
+            raise TemplateAssertionError("macros cannot call themselves", macro.lineno, name)
     for used in tree.find_all(nodes.Filter):
         if used.name == "safe":
             raise TemplateAssertionError("there is no `safe`: data is always escaped", used.lineno, name)

@@ -6,17 +6,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import babel
 from babel import dates, numbers
 from jinja2 import filters as jinja_filters
+from jinja2 import pass_eval_context
+from jinja2.nodes import EvalContext
 
 from notifier.errors import TemplateError
 
 MAX_ITERATIONS = 100_000
+MAX_SEPARATOR = 100
 
 
 @dataclass(slots=True)
@@ -33,17 +37,12 @@ situation: ContextVar[Situation] = ContextVar("situation")
 
 _DIGITS = re.compile(r"-?\d{1,15}(\.\d{1,6})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_LINK = re.compile(r"(https?://[^\s/]|mailto:|tel:)[^\s\x00-\x1f\x7f\"<>\\^`{|}]*", re.IGNORECASE)
+_LINK = re.compile(r"(https?://[^\s/]|mailto:|tel:)[^\s\x00-\x1f\x7f\"<>\\]*", re.IGNORECASE)
 
 
 def money(amount: str | int, currency: str) -> str:
-    """`"1999.00"` or 199900 (minor units) with `EUR`: €1,999.00, or 1.999,00 € in German.
-
-    No floats: 0.1 + 0.2 is no amount.
-    """
-    if not _CURRENCY.fullmatch(currency):
-        raise ValueError("a currency is three capital letters (ISO 4217)")
-    return numbers.format_currency(_amount(amount, currency), currency, locale=situation.get().formats)
+    """`"1999.00"` or 199900 (minor units) with `EUR`: €1,999.00, or 1.999,00 € in German. No floats."""
+    return _money(amount, currency, situation.get().formats)
 
 
 def number(value: str | float) -> str:
@@ -53,21 +52,14 @@ def number(value: str | float) -> str:
 
 def day(value: str, style: str = "long") -> str:
     """`"2026-03-12"`: March 12, 2026. An instant becomes the recipient's day. Styles: full, long, medium, short."""
-    if len(value) == len("2026-03-12"):
-        return dates.format_date(date.fromisoformat(value), style, locale=situation.get().formats)
-    return dates.format_date(_instant(value).date(), style, locale=situation.get().formats)
+    now = situation.get()
+    return _day(value, style, now.formats, now.timezone)
 
 
 def moment(value: str, style: str = "long") -> str:
-    """`"2026-03-12T13:05:00Z"`: March 12, 2026 at 2:05 PM CET, in the recipient's time zone."""
+    """`"2026-03-12T13:05:00Z"`: March 12, 2026, 2:05 PM CET, in the recipient's time zone."""
     now = situation.get()
-    instant = _instant(value)
-    time = dates.format_time(instant, "short", tzinfo=now.timezone, locale=now.formats)
-    zone = dates.get_timezone_name(instant, width="short", locale=now.formats)
-    if zone.startswith(("+", "-")):  # CLDR has no short name for it in this region
-        zone = dates.get_timezone_gmt(instant, width="long", locale=now.formats)
-    pattern = str(now.formats.datetime_formats[style]).replace("'", "")
-    return pattern.format(f"{time} {zone}", dates.format_date(instant.date(), style, locale=now.formats))
+    return _moment(value, style, now.formats, now.timezone)
 
 
 def plural(count: int, **forms: str) -> str:
@@ -94,9 +86,17 @@ def each(items: Iterable[Any]) -> Iterable[Any]:
     return sized
 
 
+@pass_eval_context
+def join(context: EvalContext, items: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
+    """Jinja's, for a separator that is no text of its own."""
+    if len(separator) > MAX_SEPARATOR:
+        raise ValueError("a separator is short")
+    return jinja_filters.sync_do_join(context, each(items), separator, attribute)
+
+
 _PLAIN = (
-    *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "int", "float", "join", "last"),
-    *("length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "select"),
+    *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "int", "float", "last"),
+    *("length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select"),
     *("selectattr", "sort", "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount"),
 )
 
@@ -109,27 +109,50 @@ ALLOWED: Mapping[str, Callable[..., Any]] = {
     "plural": plural,
     "url": url,
     "each": each,
+    "join": join,
 }
 
 
-def _amount(amount: str | int, currency: str) -> Decimal:
+@lru_cache(maxsize=4096, typed=True)
+def _money(amount: str | int, currency: str, locale: babel.Locale) -> str:
+    if not _CURRENCY.fullmatch(currency):
+        raise ValueError("a currency is three capital letters (ISO 4217)")
     if isinstance(amount, bool | float):
         raise TypeError('write an amount as text ("19.99") or as an integer of minor units (1999)')
+    value = _decimal(amount)
     if isinstance(amount, int):
-        return _decimal(amount).scaleb(-numbers.get_currency_precision(currency))
-    return _decimal(amount)
+        value = value.scaleb(-numbers.get_currency_precision(currency))
+    return numbers.format_currency(value, currency, locale=locale)
+
+
+@lru_cache(maxsize=4096)
+def _day(value: str, style: str, locale: babel.Locale, timezone: tzinfo) -> str:
+    is_date = len(value) == len("2026-03-12")
+    written = date.fromisoformat(value) if is_date else _instant(value, timezone).date()
+    return dates.format_date(written, style, locale=locale)
+
+
+@lru_cache(maxsize=4096)
+def _moment(value: str, style: str, locale: babel.Locale, timezone: tzinfo) -> str:
+    instant = _instant(value, timezone)
+    time = dates.format_time(instant, "short", tzinfo=timezone, locale=locale)
+    zone = dates.get_timezone_name(instant, width="short", locale=locale)
+    if zone.startswith(("+", "-")):  # CLDR has no short name for it in this region
+        zone = dates.get_timezone_gmt(instant, width="long", locale=locale)
+    pattern = str(locale.datetime_formats[style]).replace("'", "")
+    return pattern.format(f"{time} {zone}", dates.format_date(instant.date(), style, locale=locale))
 
 
 def _decimal(value: str | float) -> Decimal:
     """Bounded: `1E+999999` is a valid decimal that takes a megabyte to write."""
-    text = str(value)
+    text = f"{value:.6f}" if isinstance(value, float) else str(value)
     if not _DIGITS.fullmatch(text):
         raise ValueError("a number has up to 15 digits before and 6 after the point")
     return Decimal(text)
 
 
-def _instant(value: str) -> datetime:
+def _instant(value: str, timezone: tzinfo) -> datetime:
     instant = datetime.fromisoformat(value)
     if instant.tzinfo is None:
         raise ValueError("an instant needs an offset, such as Z or +01:00")
-    return instant.astimezone(UTC).astimezone(situation.get().timezone)
+    return instant.astimezone(timezone)

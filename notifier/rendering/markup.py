@@ -33,6 +33,8 @@ _ATTRIBUTE = re.compile(r"(?P<name>[^\s=>\"'/\ue000]+)(?:\s*=\s*(?P<quoted>\"[^\
 
 _INDENTATION = re.compile(r"\n[ \t]+")
 
+_IN_ATTRIBUTES = re.compile(r"\{\{|\{#|\{%[-+]?\s*(if|elif|else|endif|for|endfor)\b")
+
 LINKS = frozenset({"href", "src", "background", "action", "formaction", "cite", "poster", "data", "xlink:href"})
 FORBIDDEN_TAGS = frozenset({"script", "iframe", "object", "embed", "base", "form", "link", "meta"})
 _SAFE_START = re.compile(r"(https?://|mailto:|tel:|cid:|#)", re.IGNORECASE)
@@ -73,7 +75,7 @@ class Page:
         return MARK.sub(lambda match: self.pieces[int(match[1])], text)
 
     def replace(self, span: tuple[int, int], text: str) -> None:
-        """Put other text in a place. A Jinja comment holds the line ends that go, so that the lines after keep theirs."""
+        """Put other text in a place. A Jinja comment keeps the count of lines for those after it."""
         start, end = span
         self.pieces.append("{#" + "\n" * self.text.count("\n", start, end) + "#}")
         self.text = f"{self.text[:start]}{text}\ue000{len(self.pieces) - 1}\ue001{self.text[end:]}"
@@ -108,10 +110,14 @@ class Page:
         attributes = {
             found["name"].lower(): (found.start("quoted") + 1, found.end("quoted") - 1)
             for found in _ATTRIBUTE.finditer(self.text, match.start("attributes"), match.end("attributes"))
+            if found["quoted"]
         }
         outside = _ATTRIBUTE.sub("", match["attributes"])
-        if MARK.search(outside):
-            self.refuse(match.start(), "Jinja inside a tag stands in a quoted attribute value, or not at all")
+        if MARK.search(outside) or "=" in outside:
+            self.refuse(match.start(), "attribute values stand in quotes, and Jinja inside a tag only there")
+        for mark in MARK.finditer(match["attributes"]):
+            if not _IN_ATTRIBUTES.match(self.pieces[int(mark[1])]):
+                self.refuse(match.start(), "in an attribute there are values, `if` and `for`, and no other statements")
         return Tag(match["name"].lower(), match.start(), match.end(), attributes)
 
     def _prints(self, mark: re.Match[str]) -> bool:

@@ -23,7 +23,9 @@ _OUTLOOK_ONLY = re.compile(r"<!--\[if[^\]]*\]>(?!<!-->).*?<!\[endif\]-->", re.DO
 _PLACE = "data-at"
 _PLACES = re.compile(rf'{_PLACE}="([\d-]+)"')
 
-_INLINER = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False, resolve_css_variables=True, minify_css=True)
+_INLINER = css_inline.CSSInliner(
+    keep_at_rules=True, load_remote_stylesheets=False, resolve_css_variables=True, minify_css=True
+)
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ def _add(page: Page, styles: dict[Tag, str]) -> None:
 def _keep(pages: list[Page], at_rules: str) -> None:
     """What cannot be moved, such as media queries, stays in the first style sheet."""
     rest = f"<style>{' '.join(at_rules.split())}</style>" if at_rules.strip() else ""
-    for page in reversed(pages):  # layouts come last
+    for page in pages:  # layouts come first
         outlook = [hidden.span() for hidden in _OUTLOOK_ONLY.finditer(page.text)]
         sheets = [
             sheet
