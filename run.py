@@ -136,14 +136,14 @@ def environment(state: Path, kind: str) -> Path:
     key = digest(lock_file.read_text(), str(state), sys.version, sys.base_prefix)
     place = state / "env" / f"{kind}-{key}"
     make_directory(place.parent)
-    lock = open(place.with_suffix(".lock"), "a")  # noqa: SIM115, PTH123  held until this process ends
-    if not take(lock.fileno(), fcntl.LOCK_SH) or not (place / "complete").exists():
-        take(lock.fileno(), fcntl.LOCK_EX, saying="Another start is installing; waiting for it.")
+    lock = os.open(str(place.with_suffix(".lock")), os.O_RDWR | os.O_CREAT, 0o600)  # held until this process ends
+    if not take(lock, fcntl.LOCK_SH) or not (place / "complete").exists():
+        take(lock, fcntl.LOCK_EX, saying="Another start is installing; waiting for it.")
         if not (place / "complete").exists():
             install(place, lock_file)
             clear_away(place)
-        take(lock.fileno(), fcntl.LOCK_SH)
-    os.set_inheritable(lock.fileno(), True)
+        take(lock, fcntl.LOCK_SH)
+    os.set_inheritable(lock, True)
     lead_to_this_checkout(place)
     return place / "bin" / "python"
 

@@ -44,7 +44,7 @@ class Backoff:
     def died(self, now: float) -> float:
         """It died: how many seconds to wait."""
         self.deaths = 0 if now - self.started_at >= SETTLED_AFTER else self.deaths
-        pause = min(FIRST_PAUSE * 2.0**self.deaths, LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2.0 ** min(self.deaths, 20), LONGEST_PAUSE)
         self.deaths += 1
         self.due_at = now + pause
         return pause
