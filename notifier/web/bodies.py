@@ -118,7 +118,7 @@ class NotificationBody(Body):
                 {
                     "template": "password-reset",
                     "recipient": {"id": "user-17", "email": "ann@example.com", "locale": "de"},
-                    "data": {"name": "Ann", "reset_url": "https://example.com/reset/abc"},
+                    "data": {"name": "Ann", "reset_url": "https://example.com/reset/abc", "valid_minutes": 30},
                 }
             ]
         }

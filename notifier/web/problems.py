@@ -110,15 +110,23 @@ def explain(error: Mapping[str, object]) -> Problem:
     """One of pydantic's errors as a pointer and a remedy. Its own sentences may quote the input; ours never do."""
     location = error.get("loc")
     place = location if isinstance(location, tuple) else ()
-    if place[:1] in (("body",), ("path",), ("header",), ("query",)):
-        place = place[1:]
-    pointer = "".join(f"/{_escaped(str(part))}" for part in place)
-    kind = str(error.get("type"))
-    context = error.get("ctx")
-    limits = {name: value for name, value in context.items() if name in _SAFE} if isinstance(context, Mapping) else {}
+    detail = _sentence(error)
+    match place[:1]:
+        case ("header",):
+            return Problem("", f"the header `{place[-1]}` {detail}")
+        case ("path",) | ("query",):
+            return Problem("", f"`{place[-1]}` in the URL {detail}")
+        case ("body",):
+            place = place[1:]
+    return Problem("".join(f"/{_escaped(str(part))}" for part in place), detail)
+
+
+def _sentence(error: Mapping[str, object]) -> str:
+    kind, context = str(error.get("type")), error.get("ctx")
     if kind == "value_error":  # raised by our own validators, which keep the rule
-        return Problem(pointer, str(error.get("msg", "")).removeprefix("Value error, "))
-    return Problem(pointer, _SENTENCES.get(kind, "does not have the expected form; see /docs").format_map(limits))
+        return str(error.get("msg", "")).removeprefix("Value error, ")
+    limits = {name: value for name, value in context.items() if name in _SAFE} if isinstance(context, Mapping) else {}
+    return _SENTENCES.get(kind, "does not have the expected form; see /docs").format_map(limits)
 
 
 _SAFE = ("max_length", "min_length", "expected", "ge", "le")  #: limits and names out of our models, never input
