@@ -356,7 +356,7 @@ class Deliver:
         await messages.settle(c, settled)
         await self._suppress(c, people, settled)
         await self._pause_or_resume(c, rows, outcomes)
-        await events.apply_pending(c, [one.id for one in settled if one.settlement.state is State.ACCEPTED])
+        await events.apply_pending(c, [one.id for one in settled if one.settlement.state in events.TAKEN])
 
     async def _lock_people_to_suppress(
         self, c: Connection, people: Mapping[UUID, Permitted], outcomes: Mapping[UUID, Outcome]

@@ -121,7 +121,7 @@ def _by_journal(row: Row, said: Testimony, now: datetime) -> Settled:
 
 async def _settle(c: Connection, settled: Sequence[Settled]) -> None:
     await messages.settle(c, settled)
-    await events.apply_pending(c, [one.id for one in settled if one.settlement.state is State.ACCEPTED])
+    await events.apply_pending(c, [one.id for one in settled if one.settlement.state in events.TAKEN])
 
 
 def _settled(row: Row, settlement: Settlement, code: str = "", reference: str = "") -> Settled:

@@ -11,6 +11,9 @@ from notifier.domain.messages import Ids, State
 from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import DeliveryEvent, EventKind
 
+TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
+"""What a message may settle to that a report which came early moves on."""
+
 _ids = Ids()
 
 _INSERT = """

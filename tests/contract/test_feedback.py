@@ -15,8 +15,9 @@ from notifier.domain.consent import SuppressionReason
 from notifier.store import events, suppressions
 from notifier.store.database import Database
 from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Channel, DeliveryEvent, EventKind
+from notifier_channels.contract import Ambiguous, Channel, DeliveryEvent, EventKind, Receipt
 from tests.servers.town import HASHER, TOPICS, Town, new_id
+from tests.world import Scripted, World
 
 pytestmark = pytest.mark.anyio
 
@@ -178,6 +179,26 @@ async def test_a_report_that_came_while_the_answer_was_lost_settles_the_doubt(fe
     await feedback([report(message, DELIVERED)])
     await settle(town, message, "unknown")
     assert await town.state(message) == "delivered"
+
+
+@pytest.mark.parametrize("outcome", [Receipt("ref"), Ambiguous("lost")], ids=["taken", "lost"])
+async def test_a_report_that_overtakes_delivers_own_commit_is_applied_when_it_settles(database, tmp_path, outcome):
+    world = World(database, tmp_path)
+    feedback = Feedback(database, world.hasher, world.templates.topics)
+    people = await world.people(1)
+    [message] = await world.queue(people)
+
+    class Hasty(Scripted):
+        async def send(self, batch, witness):
+            for one in batch:
+                assert witness.about_to_commit(one.id)
+                await feedback([report(one.id, DELIVERED)])
+                witness.answered(one.id, outcome)
+                yield one.id, outcome
+
+    async with world.worker(Hasty()) as deliver:
+        await deliver()
+    assert await world.states([message]) == [("delivered", None)]
 
 
 @pytest.mark.parametrize("state", ["queued", "failed", "suppressed", "cancelled", "bounced", "complained"])

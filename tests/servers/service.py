@@ -84,6 +84,7 @@ async def running(database_url: str, state: Path, **changes: Any) -> AsyncIterat
             "hash_keys": "h1:" + "h" * 32,
             "sandbox_secret": SECRET,
             "state_dir": state,
+            "templates_dir": Path(__file__).parents[1] / "templates",
             "sender_name": "Fernweh & Co.",
         }
         | changes
