@@ -447,7 +447,7 @@ async def _main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with _sink(_arguments()) as sink:
-        print(sink.port, flush=True)  # noqa: T201  # whoever started it reads this line
+        print(sink.port, flush=True)  # whoever started it reads this line
         await stopped.wait()
 
 

@@ -92,12 +92,12 @@ class Pipeline:
     def lost(self, why: Unavailable) -> None:
         """What has its final dot is in doubt; what has not is certainly not taken."""
         self.why_lost = why
-        if self._committed is not None:
-            mail, self._committed = self._committed, None
-            self._source.settle(mail, Ambiguous(why.code, why.detail))
-        if self._proposed is not None:
-            mail, self._proposed = self._proposed, None
-            self._leave(mail, why)
+        committed, self._committed = self._committed, None
+        proposed, self._proposed = self._proposed, None
+        if committed is not None:
+            self._source.settle(committed, Ambiguous(why.code, why.detail))
+        if proposed is not None:
+            self._leave(proposed, why, is_bystander=committed is not None)
         self._finish()
 
     def crashed(self, bug: Exception) -> None:
@@ -235,14 +235,16 @@ class Pipeline:
         # Else it may only have had enough of this connection: the mail goes over the next one.
         self._connection.lose(Unavailable("421", "the relay closed the connection"))
 
-    def _leave(self, mail: Mail, why: Unavailable) -> None:
-        """Its envelope was written, its final dot was not."""
+    def _leave(self, mail: Mail, why: Unavailable, *, is_bystander: bool) -> None:
+        """Its envelope was written, its final dot was not. Unanswered, it gets a second chance."""
         if self._refusal is not None:
             self._source.settle(mail, self._refusal)
+        elif is_bystander or not self._is_proven:  # another mail was on the line, or the line was dead all along
+            self._source.give_back(mail)
         elif self._is_answered or mail.was_given_back:
             self._source.settle(mail, why)
         else:
-            mail.was_given_back = self._is_proven
+            mail.was_given_back = True
             self._source.give_back(mail)
 
     def _write(self, data: bytes) -> None:

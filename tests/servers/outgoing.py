@@ -1,0 +1,64 @@
+"""What tests hand to a provider, and a witness who remembers everything."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import EmailContent, Mailbox, Outcome, Outgoing, Provider
+
+CONTENT = EmailContent(Mailbox("Acme", EmailAddress("hello", "example.com")), "Hello", "text\n.\n", "<p>html</p>")
+NOW = datetime(2026, 11, 3, tzinfo=UTC)
+
+
+def message(local: str = "ann", content: EmailContent = CONTENT, **fields) -> Outgoing[EmailContent]:
+    to = EmailAddress(local, "secret-domain.example")
+    return Outgoing(uuid4(), 1, to, content, NOW, NOW + timedelta(days=1), **fields)
+
+
+def batch_of(*locals_: str) -> list[Outgoing[EmailContent]]:
+    return [message(local) for local in locals_]
+
+
+@dataclass
+class Notebook:
+    """A witness who remembers everything, and says no to some."""
+
+    says_no_to: set[UUID] = field(default_factory=set)
+    lines: list[tuple[str, UUID]] = field(default_factory=list)
+    answers: dict[UUID, Outcome] = field(default_factory=dict)
+    most_in_doubt: int = 0
+    committed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def about_to_commit(self, message: UUID) -> bool:
+        if message in self.says_no_to:
+            return False
+        self.lines.append(("before", message))
+        self.most_in_doubt = max(self.most_in_doubt, len(self.in_doubt))
+        self.committed.set()
+        return True
+
+    def answered(self, message: UUID, outcome: Outcome) -> None:
+        self.lines.append(("after", message))
+        self.answers[message] = outcome
+
+    @property
+    def allowed(self) -> set[UUID]:
+        return {message for kind, message in self.lines if kind == "before"}
+
+    @property
+    def in_doubt(self) -> set[UUID]:
+        return self.allowed - self.answers.keys()
+
+
+async def sent(
+    provider: Provider[EmailContent], batch: list[Outgoing[EmailContent]], witness: Notebook
+) -> dict[UUID, Outcome]:
+    pairs = [pair async for pair in provider.send(batch, witness)]
+    outcomes = dict(pairs)
+    assert len(pairs) == len(outcomes) == len(batch), "one outcome for each"
+    assert outcomes.keys() == {outgoing.id for outgoing in batch}
+    return outcomes
