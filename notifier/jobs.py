@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
+from typing import cast
 from uuid import UUID
 
 import dramatiq
@@ -59,9 +60,13 @@ class Jobs:
             self._ringer.submit(self._enqueue, lane, [id_.hex for id_ in ids[start : start + IDS_PER_JOB]])
 
     def waiting(self, lane: Lane) -> int | None:
-        """How many rings nobody has answered yet; None when Redis does not answer. Blocks: call it in a thread."""
+        """How many rings nobody has heard yet; None when Redis does not answer. Blocks: call it in a thread.
+
+        The broker's own `qsize` also counts what dead workers had fetched, until its maintenance comes by: after a few
+        kills nobody would ring any more.
+        """
         try:
-            return int(self._broker.do_qsize(str(lane)))
+            return cast("int", self._broker.client.llen(f"{self._broker.namespace}:{lane}"))
         except redis.RedisError:
             return None
 

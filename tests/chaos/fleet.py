@@ -16,7 +16,7 @@ from uuid import UUID
 
 from tests.world import TEMPLATES, World
 
-SECRET = "a secret for tests, of thirty-two bytes"
+SECRET = "a-secret-for-tests-of-thirty-two-bytes"
 LANES = ("transactional", "marketing", "marketing")
 
 

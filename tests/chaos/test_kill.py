@@ -121,3 +121,25 @@ async def flush(url: str) -> None:
     writer.write(b"FLUSHALL\r\n")
     assert await reader.readline() == b"+OK\r\n"
     writer.close()
+
+
+async def test_a_message_that_hangs_its_worker_is_set_aside_and_its_neighbours_arrive(world, redis_url, tmp_path):
+    ids = await world.queue(await world.people(30), "labyrinth")
+    poisoned = ids[7]
+    await world.execute("UPDATE notifications SET data = %s WHERE id = %s", '{"number": "' + "7" * 40 + '"}', poisoned)
+    async with fleet(world, redis_url, tmp_path, NOTIFIER_WATCHDOG_SECONDS="2") as crew:
+        reviving = [asyncio.create_task(revive(crew, name)) for name in crew.workers]
+        await crew.until_settled()
+        for task in reviving:
+            task.cancel()
+        accepted = crew.accepted()
+    assert await world.states([poisoned]) == [("failed", "poison")]
+    assert accepted == dict.fromkeys(set(ids) - {poisoned}, 1)
+    assert len(await world.attempts(poisoned)) == 3
+
+
+async def revive(crew, name) -> None:
+    """Start a member again whenever it ends by itself."""
+    while True:
+        await crew.processes[name].wait()
+        await crew.start(name)
