@@ -61,6 +61,8 @@ class Page:
     @classmethod
     def read(cls, path: str, source: str) -> Page:
         """Put the Jinja aside."""
+        if "\ue000" in source or "\ue001" in source:
+            raise TemplateError(f"{path}: the characters U+E000 and U+E001 have a use of their own here")
         pieces: list[str] = []
 
         def aside(match: re.Match[str]) -> str:
@@ -113,7 +115,7 @@ class Page:
             if found["quoted"]
         }
         outside = _ATTRIBUTE.sub("", match["attributes"])
-        if MARK.search(outside) or "=" in outside:
+        if "\ue000" in outside or "=" in outside:
             self.refuse(match.start(), "attribute values stand in quotes, and Jinja inside a tag only there")
         for mark in MARK.finditer(match["attributes"]):
             if not _IN_ATTRIBUTES.match(self.pieces[int(mark[1])]):

@@ -27,9 +27,9 @@ def read(path: str, text: str) -> Syntax:
     """Parse a file. A layout stands in many templates and is parsed once."""
     try:
         tree = Sandbox({}, {}).parse(text, path)
+        names = meta.find_undeclared_variables(tree) - _defined(tree)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{path}:{error.lineno}: {error.message}") from None
-    names = meta.find_undeclared_variables(tree) - _defined(tree)
     return Syntax(tuple(meta.find_referenced_templates(tree)), frozenset(names))
 
 
