@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import psycopg
@@ -27,7 +27,6 @@ from psycopg_pool import PoolTimeout
 from notifier.dispatch.shelf import Shelf
 from notifier.domain import retry
 from notifier.domain.consent import (
-    Decision,
     Deferral,
     Facts,
     Permit,
@@ -403,7 +402,7 @@ def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tu
 
 
 def _ruling(verdict: Verdict) -> Ruling:
-    note = _note(verdict.decision)
+    note = verdict.decision.note
     match verdict:
         case Permit():
             return Ruling(verdict.message, State.SENDING, note)
@@ -412,16 +411,6 @@ def _ruling(verdict: Verdict) -> Ruling:
         case Refusal(decision=decision):
             state = State.EXPIRED if decision.rule is Rule.EXPIRED else State.SUPPRESSED
             return Ruling(verdict.message, state, note, decision.reason)
-
-
-def _note(decision: Decision) -> dict[str, Any]:
-    """The decision as it stays on the message."""
-    return {
-        "rule": str(decision.rule),
-        "at": decision.at.isoformat(),
-        "numbers": list(decision.numbers),
-        "detail": decision.detail,
-    }
 
 
 def _settled(row: Row, outcome: Outcome | None, spoiled: Settlement | None) -> Settled | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from notifier.domain.messages import Category
@@ -134,6 +134,16 @@ class Decision:
     def reason(self) -> str:
         """The short form that stands as the message's reason, e.g. `suppressed_address:hard_bounce`."""
         return f"{self.rule}:{self.detail}" if self.detail else str(self.rule)
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """The decision as it stays on the message, for `explain`."""
+        return {
+            "rule": str(self.rule),
+            "at": self.at.isoformat(),
+            "numbers": list(self.numbers),
+            "detail": self.detail,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from notifier.domain.consent import Topic, judge
+from notifier.domain.consent import Decision, Topic, judge
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane, State
 from notifier.domain.retry import Settlement
 from notifier.store.consent import events_of
@@ -324,16 +324,21 @@ async def cancel_refused(
         (chosen,),
     )
     events = await events_of(c, chosen)
-    refused: dict[UUID, str] = {}
+    refused: dict[UUID, Decision] = {}
     for row in waiting:
         topic = topic_of(topics, row["topic"], Category(row["category"]))
         allowed, decision = judge(topic, Channel(row["channel"]), events[row["recipient_id"]], at)
         if not allowed:
-            refused[row["id"]] = decision.reason
+            refused[row["id"]] = decision
     await c.execute(
-        "UPDATE messages m SET state = 'cancelled', due_at = NULL, reason = v.reason"
-        " FROM unnest(%s::uuid[], %s::text[]) AS v (id, reason) WHERE m.id = v.id AND m.state = 'queued'",
-        (list(refused), list(refused.values())),
+        "UPDATE messages m SET state = 'cancelled', due_at = NULL, reason = v.reason, decision = v.decision"
+        " FROM unnest(%s::uuid[], %s::text[], %s::jsonb[]) AS v (id, reason, decision)"
+        " WHERE m.id = v.id AND m.state = 'queued'",
+        (
+            list(refused),
+            [decision.reason for decision in refused.values()],
+            [Jsonb(decision.note) for decision in refused.values()],
+        ),
     )
     return list(refused)
 
