@@ -65,7 +65,8 @@ class Guarded(APIRoute):
 class Keys:
     """Recognises API keys. Remembers a good one for two seconds, so that a revocation works at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._database = database
         self._seen: dict[str, _Seen] = {}
         self._touched: dict[str, float] = {}
@@ -78,7 +79,7 @@ class Keys:
         if shown is None:
             raise _UNKNOWN
         seen = self._seen.get(shown.id)
-        if seen is None or seen.until < time.monotonic():
+        if seen is None or seen.until < self.clock():
             seen = await self._look_up(shown.id)
         if seen is None or not compare_digest(seen.secret_hash, shown.secret_hash):
             raise _UNKNOWN
@@ -94,12 +95,12 @@ class Keys:
         if len(self._seen) >= CACHE_SIZE:
             self._seen.clear()
         caller = Caller(stored.id, frozenset(Scope(name) for name in stored.scopes))
-        seen = self._seen[id_] = _Seen(stored.secret_hash, caller, time.monotonic() + CACHED)
+        seen = self._seen[id_] = _Seen(stored.secret_hash, caller, self.clock() + CACHED)
         return seen
 
     def _touch(self, id_: str) -> None:
         """Write `last_used_at` beside the request, at most once a minute."""
-        now = time.monotonic()
+        now = self.clock()
         if now - self._touched.get(id_, -TOUCH_EVERY) < TOUCH_EVERY:
             return
         self._touched[id_] = now

@@ -1,6 +1,6 @@
 """The API of a fresh installation."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +11,7 @@ _loaded: dict[tuple, Templates] = {}
 
 
 @pytest.fixture
-def quick_templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading proves every template; once for each test process is enough."""
     load = Templates.load.__func__
 
@@ -22,7 +22,6 @@ def quick_templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return _loaded[key]
 
     monkeypatch.setattr(Templates, "load", classmethod(kept))
-    yield
 
 
 @pytest.fixture

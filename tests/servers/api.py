@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from notifier.app import App
 from notifier.domain.access import ApiKey, Scope
@@ -32,6 +33,7 @@ _numbers = itertools.count(1)
 @dataclass
 class Api:
     app: App
+    web: FastAPI
     client: httpx.AsyncClient
 
     async def key(self, *scopes: Scope) -> dict[str, str]:
@@ -68,7 +70,7 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
         web = create_app(app)
         transport = httpx.ASGITransport(web)
         async with httpx.AsyncClient(transport=transport, base_url="http://notifier.test") as client:
-            api = Api(app, client)
+            api = Api(app, web, client)
             client.headers.update(await api.key(*EVERYTHING))
             yield api
         await web.state.keys.close()

@@ -1,0 +1,342 @@
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from notifier.domain.access import Scope
+from notifier.domain.consent import SuppressionReason, judge
+from notifier.store import consent, recipients, suppressions
+from notifier.store.consent import NewEvent
+from notifier.store.suppressions import NewSuppression
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import Channel
+from tests.servers.api import Api, pointers
+
+pytestmark = pytest.mark.anyio
+
+AGO = datetime(2025, 11, 3, 10, tzinfo=UTC)
+
+
+# PUT ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_put_creates_then_changes_what_it_mentions(api: Api) -> None:
+    created = await api.put("ann", email="ann@example.test", locale="de", attributes={"plan": "pro"})
+    assert created.status_code == 201
+    changed = await api.put("ann", timezone="Europe/Vienna")
+    assert changed.status_code == 200
+    assert changed.json() == (await api.client.get("/v1/recipients/ann")).json()
+    assert (
+        changed.json()
+        | {
+            "email": "ann@example.test",
+            "locale": "de",
+            "timezone": "Europe/Vienna",
+            "attributes": {"plan": "pro"},
+        }
+        == changed.json()
+    )
+
+
+async def test_a_new_address_takes_the_place_of_the_old_one(api: Api) -> None:
+    await api.put("ann", email="old@example.test")
+    await api.put("ann", email="new@example.test")
+    held = await api.rows("SELECT address, removed_at IS NULL AS held FROM addresses ORDER BY id")
+    assert [(row["address"], row["held"]) for row in held] == [("old@example.test", False), ("new@example.test", True)]
+
+
+async def test_null_removes_an_address(api: Api) -> None:
+    await api.put("ann", email="ann@example.test", phone="+4930123456")
+    answer = (await api.put("ann", email=None)).json()
+    assert (answer["email"], answer["phone"]) == (None, "+4930123456")
+
+
+async def test_the_same_put_twice_changes_nothing(api: Api) -> None:
+    first = await api.put("ann", email="ann@example.test", locale="de")
+    again = await api.put("ann", email="ann@example.test", locale="de")
+    assert again.json() == first.json()
+    assert await api.count("addresses") == 1
+
+
+async def test_many_puts_of_one_new_id_at_once_make_one_recipient(api: Api) -> None:
+    answers = await asyncio.gather(*(api.put("ann", email="ann@example.test") for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
+    assert await api.count("recipients") == await api.count("addresses") == 1
+
+
+async def test_sends_to_one_new_address_and_its_put_at_once_leave_one_person(api: Api) -> None:
+    sends = [api.send() for _ in range(10)]
+    puts = [api.put("ann", email="ann@example.test") for _ in range(3)]
+    answers = await asyncio.gather(*sends[:5], *puts, *sends[5:])
+    assert {answer.status_code for answer in answers} <= {200, 201, 202}
+    [held] = await api.rows("SELECT recipient_id FROM addresses WHERE removed_at IS NULL")
+    [ann] = await api.rows("SELECT id FROM recipients WHERE external_id = 'ann'")
+    assert held["recipient_id"] == ann["id"]
+    assert await api.rows("SELECT 1 FROM messages WHERE recipient_id <> %s", (ann["id"],)) == []
+
+
+async def test_an_unknown_recipient_is_not_found(api: Api) -> None:
+    response = await api.client.get("/v1/recipients/nobody")
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"email": "nonsense"}, "/email"),
+        ({"phone": "030 123"}, "/phone"),
+        ({"attributes": {"a": "\x00"}}, "/attributes"),
+        ({"attributes": None}, "/attributes"),
+        ({"name": "Ann"}, "/name"),
+        ({"id": "ann"}, "/id"),
+    ],
+)
+async def test_each_refusal_of_a_put_names_its_field(api: Api, body, pointer) -> None:
+    response = await api.put("ann", **body)
+    assert response.status_code == 422
+    assert pointers(response) == [pointer]
+    assert await api.count("recipients") == 0
+
+
+async def test_an_id_that_cannot_be_stored_is_refused(api: Api) -> None:
+    for id_ in ("%00", "a%0Ab", "x" * 256):
+        assert (await api.client.get(f"/v1/recipients/{id_}")).status_code == 422
+
+
+# Adoption -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_id_gets_the_nameless_recipient_with_all_its_history(api: Api) -> None:
+    sent = (await api.send()).json()
+    [nameless] = await api.rows("SELECT id FROM recipients")
+    assert (await api.put("ann", email="ann@example.test")).status_code == 200
+    [ann] = await api.rows("SELECT id, external_id FROM recipients")
+    assert (ann["id"], ann["external_id"]) == (nameless["id"], "ann")
+    assert (await api.client.get(f"/v1/notifications/{sent['id']}")).json()["recipient"] == {"id": "ann"}
+
+
+async def say(api: Api, person, *, granted: bool, at: datetime, topic: str = "newsletter") -> int:
+    async def work(c):
+        await recipients.lock(c, [person])
+        return await consent.record(
+            c, [NewEvent(person, f"topic:{topic}", "email", granted, "api", at, evidence={"ip": "192.0.2.1"})]
+        )
+
+    return (await api.app.database.transact(work))[0]
+
+
+async def test_a_known_id_adopts_messages_address_and_ledger_of_the_nameless(api: Api) -> None:
+    sent = (await api.send()).json()
+    [nameless] = [row["id"] for row in await api.rows("SELECT id FROM recipients")]
+    number = await say(api, nameless, granted=False, at=AGO)
+    await api.put("ann", email="old@example.test")
+    await api.put("ann", email="ann@example.test")
+
+    [ann] = [row["id"] for row in await api.rows("SELECT id FROM recipients WHERE external_id = 'ann'")]
+    [message] = await api.rows(
+        "SELECT m.recipient_id, m.address_id, a.recipient_id AS holder, a.removed_at, n.recipient_id AS of"
+        " FROM messages m JOIN addresses a ON a.id = m.address_id JOIN notifications n ON n.id = m.notification_id"
+    )
+    assert message["recipient_id"] == message["holder"] == message["of"] == ann
+    assert message["removed_at"] is None
+    [copy] = await api.rows("SELECT * FROM consent_events WHERE recipient_id = %s", (ann,))
+    assert copy["evidence"] == {"adopted_from": number}
+    assert (copy["occurred_at"], copy["source"], copy["granted"]) == (AGO, "api", False)
+    assert await api.rows("SELECT 1 FROM consents WHERE recipient_id = %s AND NOT granted", (ann,))
+    [original] = await api.rows("SELECT * FROM consent_events WHERE recipient_id = %s", (nameless,))
+    assert original["number"] == number
+    assert (await api.client.get(f"/v1/notifications/{sent['id']}")).json()["recipient"] == {"id": "ann"}
+
+
+async def test_an_old_link_of_the_nameless_still_finds_its_person(api: Api) -> None:
+    await api.send()
+    [nameless] = [row["id"] for row in await api.rows("SELECT id FROM recipients")]
+    await api.put("ann")
+    await api.put("ann", email="ann@example.test")
+    [ann] = [row["id"] for row in await api.rows("SELECT id FROM recipients WHERE external_id = 'ann'")]
+    found = await api.app.database.transact(lambda c: recipients.lock_survivors(c, [nameless]))
+    assert found == {nameless: ann}
+
+
+# Import ---------------------------------------------------------------------------------------------------------------
+
+
+async def import_csv(api: Api, text: str | bytes, **more):
+    content = text.encode() if isinstance(text, str) else text
+    headers = {"Content-Type": "text/csv"} | more.pop("headers", {})
+    return await api.client.post("/v1/recipients/import", content=content, headers=headers)
+
+
+async def import_lines(api: Api, *lines: dict | str):
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    headers = {"Content-Type": "application/x-ndjson"}
+    return (await api.client.post("/v1/recipients/import", content=text.encode(), headers=headers)).json()
+
+
+async def test_good_lines_are_kept_and_bad_ones_reported_by_number(api: Api) -> None:
+    answer = await import_csv(
+        api,
+        "\ufeffid,email,locale,attributes.plan\r\n"
+        "ann,ann@example.test,de,pro\r\n"
+        "bob,not an address,de,\r\n"
+        "\r\n"
+        "cid,cid@example.test,klingon!,\r\n"
+        '"dan ""the man""",dan@example.test,,"a\r\nb"\r\n'
+        "eve,eve@example.test\r\n"
+        "fay,fay@example.test,en,basic",
+    )
+    assert answer.status_code == 200
+    report = answer.json()
+    assert (report["lines"], report["stored"], report["created"]) == (6, 3, 3)
+    assert [(one["line"], one["pointer"]) for one in report["problems"]] == [(3, "/email"), (5, "/locale"), (8, "")]
+    assert (await api.client.get("/v1/recipients/ann")).json()["attributes"] == {"plan": "pro"}
+    assert (await api.client.get('/v1/recipients/dan "the man"')).json()["attributes"] == {"plan": "a\r\nb"}
+    assert (await api.client.get("/v1/recipients/fay")).status_code == 200
+
+
+async def test_an_import_again_changes_nothing(api: Api) -> None:
+    text = "id,email,locale\n" + "".join(f"u{n},u{n}@example.test,de\n" for n in range(1203))
+    first, again = [(await import_csv(api, text)).json() for _ in range(2)]
+    assert (first["stored"], first["created"]) == (1203, 1203)
+    assert (again["stored"], again["created"]) == (1203, 0)
+    assert await api.count("recipients") == await api.count("addresses") == 1203
+
+
+async def test_an_id_that_comes_twice_ends_as_its_last_line_says(api: Api) -> None:
+    await import_csv(api, "id,email\nann,one@example.test\nann,two@example.test\n")
+    assert (await api.client.get("/v1/recipients/ann")).json()["email"] == "two@example.test"
+    assert await api.count("recipients") == 1
+
+
+async def test_lines_without_an_id_become_nameless_recipients(api: Api) -> None:
+    await api.put("ann", email="family@example.test")
+    await api.put("bob", email="family@example.test")
+    answer = (await import_csv(api, "email\nx@example.test\nfamily@example.test\n")).json()
+    assert (answer["stored"], answer["created"]) == (1, 1)
+    assert [(one["line"], one["detail"]) for one in answer["problems"]] == [
+        (3, "several recipients hold this address; name the id")
+    ]
+
+
+@pytest.mark.parametrize("header", ["id,e-mail", "id,email,email", "locale", "", "\xff\xfe"])
+async def test_a_first_line_that_names_other_columns_refuses_the_list(api: Api, header) -> None:
+    response = await import_csv(api, header.encode("latin-1") + b"\nann,a@example.test\n")
+    assert response.status_code == 422
+    assert await api.count("recipients") == 0
+
+
+async def test_bytes_that_are_no_text_are_a_bad_line(api: Api) -> None:
+    answer = (await import_csv(api, b"id,email\nann,\xff\xfe@example.test\nbob,bob@example.test\n")).json()
+    assert [one["line"] for one in answer["problems"]] == [2]
+    assert answer["stored"] == 1
+
+
+async def test_an_open_quote_does_not_swallow_the_list(api: Api) -> None:
+    text = 'id,email\nann,"ann@example.test\n' + "".join(f"u{n},u{n}@example.test\n" for n in range(6000))
+    answer = (await import_csv(api, text)).json()
+    assert answer["problems"][0]["line"] == 2
+    assert "quote" in answer["problems"][0]["detail"]
+    assert answer["stored"] > 2000
+
+
+async def test_lines_of_json_are_read_like_lines_of_a_table(api: Api) -> None:
+    answer = await import_lines(
+        api,
+        {"id": "ann", "email": "ann@example.test", "attributes": {"tags": ["a"]}},
+        "{not json",
+        {"id": "bob", "mail": "x"},
+        '{"id": "deep", "attributes": {"a": ' + "[" * 30 + "]" * 30 + "}}",
+        '{"id": "big", "attributes": {"a": 1e999}}',
+        "[]",
+        {"email": None},
+        "x" * 70_000,
+        {"id": "cid"},
+    )
+    assert [(one["line"], one["pointer"]) for one in answer["problems"]] == [
+        (2, ""),
+        (3, "/mail"),
+        (4, ""),
+        (5, "/attributes"),
+        (6, ""),
+        (7, ""),
+        (8, ""),
+    ]
+    assert answer["stored"] == 2
+
+
+async def test_another_media_type_is_refused(api: Api) -> None:
+    response = await import_csv(api, "id\nann\n", headers={"Content-Type": "application/json"})
+    assert response.status_code == 415
+
+
+# Consent by import ----------------------------------------------------------------------------------------------------
+
+GRANT = {"topic": "newsletter", "granted_at": AGO.isoformat(), "evidence": {"form": "checkout"}}
+
+
+async def test_a_grant_is_recorded_with_its_time_and_proof(api: Api) -> None:
+    answer = await import_csv(
+        api,
+        "id,email,grant,granted_at,evidence.form\n"
+        "ann,ann@example.test,newsletter product-news/sms,2025-11-03T10:00:00Z,checkout\n"
+        "bob,bob@example.test,,,\n",
+    )
+    assert answer.json()["grants"] == 2
+    events = await api.rows("SELECT * FROM consent_events ORDER BY number")
+    assert [(one["scope"], one["channel"], one["granted"], one["source"]) for one in events] == [
+        ("topic:newsletter", "email", True, "import"),
+        ("topic:product-news", "sms", True, "import"),
+    ]
+    assert events[0]["occurred_at"] == AGO
+    assert events[0]["evidence"] == {"form": "checkout"}
+
+
+async def test_an_import_never_opts_in_a_suppressed_address(api: Api) -> None:
+    hashed = api.app.hasher.current(EmailAddress("ann", "example.test"))
+    for reason in (SuppressionReason.COMPLAINT, SuppressionReason.HARD_BOUNCE):
+        async with api.app.database.connection() as c:
+            await suppressions.add(c, [NewSuppression(Channel.EMAIL, hashed, reason)])
+        answer = await import_lines(api, {"id": "ann", "email": "Ann@example.test", "grants": [GRANT]})
+        assert (answer["stored"], answer["grants"]) == (1, 0)
+        assert answer["problems"][0]["pointer"] == "/grants/0"
+    answer = await import_lines(api, {"id": "ann", "grants": [GRANT]})
+    assert answer["grants"] == 0, "the address that is stored counts, too"
+    assert await api.count("consent_events") == 0
+
+
+async def test_an_import_does_not_bring_back_who_has_left_later(api: Api) -> None:
+    await api.put("ann", email="ann@example.test")
+    [ann] = [row["id"] for row in await api.rows("SELECT id FROM recipients")]
+    await say(api, ann, granted=False, at=AGO + timedelta(days=1))
+    answer = await import_lines(api, {"id": "ann", "grants": [GRANT]})
+    assert answer["grants"] == 1
+    async with api.app.database.connection() as c:
+        events = (await consent.events_of(c, [ann]))[ann]
+
+    allowed, _ = judge(api.app.templates.topics["newsletter"], Channel.EMAIL, events, datetime.now(UTC))
+    assert not allowed
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"topic": "no-such"}, "/grants/0/topic"),
+        ({"topic": "security"}, "/grants/0/topic"),
+        ({"channel": "sms"}, "/grants/0/channel"),
+        ({"granted_at": "2025-11-03T10:00:00"}, "/grants/0/granted_at"),
+        ({"granted_at": "2999-11-03T10:00:00Z"}, "/grants/0/granted_at"),
+        ({"granted_at": None}, "/grants/0/granted_at"),
+    ],
+)
+async def test_a_grant_that_proves_nothing_makes_a_bad_line(api: Api, change, pointer) -> None:
+    answer = await import_lines(api, {"id": "ann", "grants": [GRANT | change]})
+    assert [one["pointer"] for one in answer["problems"]] == [pointer]
+    assert await api.count("recipients") == await api.count("consent_events") == 0
+
+
+async def test_who_may_write_recipients_may_not_write_their_consent(api: Api) -> None:
+    api.client.headers.update(await api.key(Scope.RECIPIENTS))
+    answer = await import_lines(api, {"id": "ann", "grants": [GRANT]}, {"id": "bob"})
+    assert (answer["stored"], answer["grants"]) == (1, 0)
+    assert "preferences" in answer["problems"][0]["detail"]
