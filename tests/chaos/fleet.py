@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from uuid import UUID
 from tests.world import TEMPLATES, World
 
 SECRET = "a-secret-for-tests-of-thirty-two-bytes"
+DELAY = "0.02"  #: seconds that the SMTP server takes for each message, so that kills find something on the wire
 LANES = ("transactional", "marketing", "marketing")
 
 
@@ -27,13 +28,14 @@ class Fleet:
     world: World
     environment: dict[str, str]
     log: Path
+    module: str
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
     async def start(self, name: str) -> None:
         """Start a member; its name is its command, with a number behind it."""
         command = name.split("/", maxsplit=1)[0].split(" ")
         self.processes[name] = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "notifier.cli", *command, env=self.environment
+            sys.executable, "-m", self.module, *command, env=self.environment
         )
 
     async def kill(self, name: str) -> None:
@@ -74,14 +76,13 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    world: World, redis_url: str, directory: Path, *, delay: float = 0.02, faults: Sequence[str] = (), **settings: str
+    world: World, redis_url: str, directory: Path, *, module: str = "notifier.cli", **settings: str
 ) -> AsyncIterator[Fleet]:
     """Everything started; ended however the test ends."""
     log = directory / "accepted.log"
-    options = [word for fault in faults for word in ("--fault", fault)]
     sink = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log), "--delay", str(delay),
-        *options, stdout=subprocess.PIPE,
+        sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log), "--delay", DELAY,
+        stdout=subprocess.PIPE,
     )  # fmt: skip
     assert sink.stdout is not None
     port = int((await sink.stdout.readline()).split()[-1])
@@ -98,7 +99,7 @@ async def fleet(
         "NOTIFIER_BATCH_SIZE": "100",
         **settings,
     }
-    crew = Fleet(world, environment, log)
+    crew = Fleet(world, environment, log, module)
     try:
         for number, lane in enumerate(LANES):
             await crew.start(f"worker --lane {lane}/{number}")
