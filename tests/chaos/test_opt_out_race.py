@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 
+import httpx
 import pytest
+from pydantic import SecretStr
 
+from notifier.app import App
 from notifier.domain.messages import Lane
+from notifier.settings import Settings
 from notifier.store import consent, recipients
-from tests.world import MARKETING, Scripted, World
+from notifier.web.server import create_app
+from notifier_channels.contract import Channel
+from tests.world import KEYS, MARKETING, TEMPLATES, Scripted, World
 
 pytestmark = pytest.mark.anyio
 
@@ -30,34 +37,54 @@ def world(database, tmp_path) -> World:
     return World(database, tmp_path / "journals")
 
 
-async def race(world, provider, people) -> None:
-    """Three workers with small batches against one opt-out after another."""
-    waiting = list(people)
+@asynccontextmanager
+async def front_door(world, redis_url):
+    """The public routes, as a mailbox provider reaches them."""
+    keys = {name: SecretStr(secret.decode()) for name, secret in KEYS.items()}
+    settings = Settings(
+        DATABASE_URL=world.database.url, REDIS_URL=redis_url, link_keys=keys, hash_keys=keys, templates_dir=TEMPLATES,
+        public_url="https://acme.test",
+    )  # fmt: skip
+    async with App.open(settings) as app:
+        transport = httpx.ASGITransport(create_app(app))
+        async with httpx.AsyncClient(transport=transport, base_url="https://acme.test") as client:
+            yield client
+
+
+async def race(world, provider, client, clicks) -> None:
+    """Three workers with small batches against one one-click POST after another, four at a time."""
+    waiting = list(clicks)
     random.shuffle(waiting)
 
-    async def say_no() -> None:
+    async def click() -> None:
         while waiting:
-            await world.withdraw([waiting.pop()])
-            await asyncio.sleep(random.random() / 500)
+            answer = await client.post(waiting.pop(), data={"List-Unsubscribe": "One-Click"})
+            assert answer.status_code == 200
 
     async def work() -> None:
         async with world.worker(provider, Lane.MARKETING, batch_size=10) as deliver:
             await deliver(())
 
-    await asyncio.gather(work(), work(), work(), *(say_no() for _ in range(4)))
+    await asyncio.gather(work(), work(), work(), *(click() for _ in range(4)))
 
 
-async def test_no_attempt_is_numbered_after_an_opt_out_that_covers_it(world):
+async def test_no_attempt_is_numbered_after_an_opt_out_that_covers_it(world, redis_url):
     people = await world.people(500)
-    for _ in range(4):
-        await world.queue(people, MARKETING)
+    waves = [await world.queue(people, MARKETING) for _ in range(4)]
+    clicks = [
+        world.links.unsubscribe_url(person, MARKETING, Channel.EMAIL, message)
+        for person, message in zip(people, waves[0], strict=True)
+    ]
     provider = Scripted()
-    await race(world, provider, people)
+    async with front_door(world, redis_url) as client:
+        await race(world, provider, client, clicks)
     assert await world.one(LATE) == 0
-    sent, refused = len(provider.sent), await world.one("SELECT count(*) FROM messages WHERE state = 'suppressed'")
+    assert await world.one("SELECT count(*) FROM consent_events WHERE source = 'one_click'") == 500
+    sent = len(provider.sent)
+    refused = await world.one("SELECT count(*) FROM messages WHERE state IN ('suppressed', 'cancelled')")
     assert sent + refused == 2000
-    assert sent, "every opt-out came before every batch: nothing was raced"
-    assert refused, "every batch came before every opt-out: nothing was raced"
+    assert sent, "every click came before every batch: nothing was raced"
+    assert refused, "every batch came before every click: nothing was raced"
 
 
 async def gate_while_somebody_says_no(world, monkeypatch) -> None:
