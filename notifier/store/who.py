@@ -17,7 +17,7 @@ from notifier.store.database import Connection, rows
 from notifier.store.recipients import lock
 from notifier_channels.contract import Channel
 
-STRIPES = 7_305_111  #: class of the advisory locks under which a person or an address that is not there yet is created
+STRIPES = 7_305_112  #: class of the advisory locks under which a person or an address that is not there yet is created
 
 
 async def settle(c: Connection, given: Sequence[Given], new_id: Callable[[], UUID], *, replace: bool) -> Plan:
