@@ -107,8 +107,7 @@ class Sink:
         for session in list(self._live):
             session.transport.abort()
         await self._server.wait_closed()
-        while self._live:
-            await self.change()
+        await self.until_quiet()
         if self._log >= 0:
             os.close(self._log)
 
@@ -116,6 +115,11 @@ class Sink:
         """Wait until a message was accepted, or a session began or ended."""
         self._changed.clear()
         await self._changed.wait()
+
+    async def until_quiet(self) -> None:
+        """Wait until every session has ended."""
+        while self._live:
+            await self.change()
 
     def say_to_all(self, line: str, *, close: bool = True) -> None:
         """Say something that nobody asked for, such as `421 4.3.2 shutting down`."""
@@ -173,6 +177,7 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._in_data = False
         self._searched = 0
+        self._has_body = False
         self._silent = False  # stalled or closing
         self._busy = False  # an answer is delayed, or TLS is being set up
         self._login: list[str] | None = None
@@ -269,6 +274,7 @@ class Session(asyncio.Protocol):
         self._upgrade = asyncio.get_running_loop().create_task(self._start_tls(self.sink.tls))
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
+        self.encrypted = True  # from here on only what was inside TLS reaches this protocol
         loop = asyncio.get_running_loop()
         try:
             transport = await loop.start_tls(self.transport, self, context, server_side=True)
@@ -276,7 +282,6 @@ class Session(asyncio.Protocol):
             return
         if transport is not None:
             self.transport = transport
-            self.encrypted = True
             self.authenticated = False
             self._busy = False
             self._forget()
@@ -325,7 +330,7 @@ class Session(asyncio.Protocol):
         if not self.has_mail or not (self.recipients or self.sink.data_without_recipients):
             self.say("503 5.5.1 no valid recipients")
             return
-        self._in_data, self._searched = True, 0
+        self._in_data, self._searched, self._has_body = True, 0, False
         self._buffer[:0] = b"\r\n"  # so that a dot on the first line is found like any other
         self.say("354 go on")
 
@@ -345,8 +350,10 @@ class Session(asyncio.Protocol):
 
     def _read_data(self) -> bool:
         """Look for the end of the mail. False: it is not there yet."""
-        if self._searched == 0 and len(self._buffer) > 2 and self._struck("body"):
-            return False
+        if not self._has_body and len(self._buffer) > 2:
+            self._has_body = True
+            if self._struck("body"):
+                return False
         end = self._end_of_data.search(self._buffer, max(0, self._searched - 4))
         if end is None:
             self._searched = len(self._buffer)

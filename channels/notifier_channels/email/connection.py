@@ -24,6 +24,10 @@ class CannotOpen(Exception):
 class Listener(Protocol):
     """Who is told what happens on the line, synchronously."""
 
+    @property
+    def waits_for(self) -> str:
+        """Which answer is due."""
+
     def heard(self, reply: Reply) -> None:
         """The server said something."""
 
@@ -45,10 +49,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = ReplyReader()
         self._loop = asyncio.get_running_loop()
-        self._greeting = _Answer(self)
+        self._greeting = _Answer(self, Verb.GREETING)
         self._listener: Listener | None = self._greeting  # the server may speak before anybody awaits it
         self._deadline: float | None = None
-        self._waits_for = ""
         self._timer: asyncio.TimerHandle | None = None
         self._used_at = self._loop.time()
 
@@ -72,15 +75,14 @@ class Connection(asyncio.Protocol):
         if listener is None:
             self._deadline = None
 
-    def write(self, data: bytes, waits_for: str, seconds: float) -> None:
+    def write(self, data: bytes, seconds: float) -> None:
         """Send, and expect to hear something in time."""
         if self._transport is not None and not self.is_lost:
             self._transport.write(data)
-            self.expect(waits_for, seconds)
+            self.expect(seconds)
 
-    def expect(self, waits_for: str, seconds: float) -> None:
+    def expect(self, seconds: float) -> None:
         """Lose the line when nothing is heard in time. A later deadline is cheap: the timer moves when it fires."""
-        self._waits_for = waits_for
         self._deadline = self._loop.time() + seconds
         if self._timer is None or self._deadline < self._timer.when():
             if self._timer is not None:
@@ -136,12 +138,13 @@ class Connection(asyncio.Protocol):
 
     def _check_time(self) -> None:
         self._timer = None
-        if self._deadline is None:
+        if self._deadline is None or self._listener is None:
             return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._check_time)
         else:
-            self.lose(Unavailable(f"timeout:{self._waits_for}", f"no answer to {self._waits_for} in time"))
+            verb = self._listener.waits_for
+            self.lose(Unavailable(f"timeout:{verb}", f"no answer to {verb} in time"))
 
     def _end(self) -> None:
         self.is_lost = True
@@ -153,7 +156,7 @@ class Connection(asyncio.Protocol):
 
     async def greet(self) -> None:
         """From the server's first word until it is ready for mail."""
-        self.expect(Verb.GREETING, self.relay.timeouts.greeting)
+        self.expect(self.relay.timeouts.greeting)
         self._accept(await self._greeting.future, Verb.GREETING)
         await self._say_hello()
         if self.relay.tls is Tls.STARTTLS:
@@ -197,11 +200,11 @@ class Connection(asyncio.Protocol):
             raise CannotOpen(Misconfigured("auth", f"the relay answered the password with {reply.code}"))
 
     async def _ask(self, command: bytes, verb: Verb) -> Reply:
-        answer = _Answer(self)
+        answer = _Answer(self, verb)
         if self.is_lost:
             raise CannotOpen(Unavailable("closed", "the relay closed the connection"))
         self.listen(answer)
-        self.write(command, verb, self.relay.timeouts.command)
+        self.write(command, self.relay.timeouts.command)
         return self._accept(await answer.future, verb)
 
     def _accept(self, reply: Reply, verb: Verb) -> Reply:
@@ -216,7 +219,8 @@ class Connection(asyncio.Protocol):
 class _Answer:
     """Waits for one reply, and for no more."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, waits_for: Verb) -> None:
+        self.waits_for: str = waits_for
         self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._connection = connection
 

@@ -76,6 +76,12 @@ class Pipeline:
                 self._connection.listen(None)
                 self._connection.lose(Unavailable("closed"))
 
+    @property
+    def waits_for(self) -> str:
+        """The verb whose answer comes next."""
+        handler = self._expected[0][0] if self._expected else self._propose
+        return handler.__name__.removeprefix("_on_")
+
     # Listener ---------------------------------------------------------------------------------------------------------
 
     def heard(self, reply: Reply) -> None:
@@ -249,15 +255,7 @@ class Pipeline:
 
     def _write(self, data: bytes) -> None:
         timeouts = self._connection.relay.timeouts
-        if self._committed is None:
-            self._connection.write(data, self._expects, timeouts.command)
-        else:
-            self._connection.write(data, Verb.DOT, timeouts.final_dot)
-
-    @property
-    def _expects(self) -> str:
-        handler, _ = self._expected[0]
-        return handler.__name__.removeprefix("_on_")
+        self._connection.write(data, timeouts.command if self._committed is None else timeouts.final_dot)
 
     def _finish(self) -> None:
         self._connection.listen(None)
