@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
+from uuid import UUID
 
 import typer
 
@@ -14,6 +15,9 @@ from notifier.domain.messages import Lane
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from rich.console import Console
+
+    from notifier.domain.explanation import Explanation
     from notifier.rendering import Templates
     from notifier.settings import Settings
     from notifier.store.database import Connection
@@ -145,6 +149,44 @@ def migrate() -> None:
     from notifier.store.database import migrate as bring_up
 
     bring_up(_settings().database_url.get_secret_value())
+
+
+@app.command()
+def explain(message: Annotated[UUID, typer.Argument(help="The id of a message, or of a notification.")]) -> None:
+    """Say what became of a message and why, in words to read aloud: rule, consent, attempts, reports."""
+    from rich.console import Console
+
+    from notifier.dispatch.explain import stories_of
+    from notifier.domain import explanation
+    from notifier.domain.recipients import Hasher
+
+    keys = {name: secret.get_secret_value().encode() for name, secret in _settings().hash_keys.items()}
+    stories = _on_database(lambda c: stories_of(c, Hasher(keys), message))
+    if not stories:
+        typer.echo(f"notifier: there is no message {message}.", err=True)
+        raise typer.Exit(1)
+    console = Console(highlight=False, soft_wrap=True)
+    for story in stories:
+        _tell(console, story.id, explanation.explain(story))
+
+
+def _tell(console: Console, id_: UUID, said: Explanation) -> None:
+    from rich.markup import escape
+
+    from notifier.domain.explanation import instant
+
+    console.print(f"[bold]{id_}[/]\n{escape(said.about)}\n\n[bold]{escape(said.answer)}[/]")
+    for reason in said.why:
+        console.print(escape(reason))
+    for title, facts in (("What happened", said.happened), ("What was said and known", said.consent)):
+        if facts:
+            console.print(f"\n[bold]{title}[/]")
+        for fact in facts:
+            mark = "[bold yellow]>[/]" if fact.decides else " "
+            console.print(f"{mark} [dim]{instant(fact.at)}[/]  {escape(fact.text)}")
+    if any(fact.decides for fact in said.consent):
+        console.print("\n[dim]> marks what decided.[/]")
+    console.print()
 
 
 @keys.command("create")

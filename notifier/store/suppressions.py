@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from notifier.domain.consent import Suppression, SuppressionReason
 from notifier.domain.recipients import HashedAddress
-from notifier.store.database import Connection, rows
+from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import Channel
 
 
@@ -81,6 +81,12 @@ async def lift(
         (why, *_columns(set(addresses)), str(reason)),
     )
     return sorted(row["number"] for row in lifted)
+
+
+async def history(c: Connection, channel: Channel, hashes: Collection[bytes]) -> list[Row]:
+    """Everything that ever stood against an address, lifted or not, oldest first."""
+    query = "SELECT * FROM suppressions WHERE channel = %s AND address_hash = ANY(%s) ORDER BY number"
+    return await rows(c, query, (channel, list(hashes)))
 
 
 def _columns(addresses: Collection[tuple[Channel, bytes]]) -> tuple[list[str], list[bytes]]:
