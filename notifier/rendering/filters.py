@@ -35,7 +35,7 @@ class Situation:
 situation: ContextVar[Situation] = ContextVar("situation")
 """Set for the time of one render. Filters read it, since macros of imported files see no context of the render."""
 
-_DIGITS = re.compile(r"-?\d{1,15}(\.\d{1,6})?")
+_DIGITS = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _LINK = re.compile(r"(https?://[^\s/]|mailto:|tel:)[^\s\x00-\x1f\x7f\"<>\\]*", re.IGNORECASE)
 

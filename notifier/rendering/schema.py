@@ -37,6 +37,7 @@ RESERVED = frozenset(
 
 PROPERTY = re.compile(r"[a-z][a-z0-9_]*")
 MAX_PROBLEMS = 20
+_TOO_DEEP = "is nested too deeply; flatten it"
 
 
 class Schema:
@@ -68,11 +69,14 @@ class Schema:
         """Everything that is wrong with the data, each with its place below `pointer`; never a value (I5)."""
         if unusable := _unusable(data):
             return [Problem(pointer, unusable)]
-        problems = []
-        for error in self._validator.iter_errors(data):
-            problems += _explain(error, pointer)
-            if len(problems) >= MAX_PROBLEMS:
-                break
+        problems: list[Problem] = []
+        try:
+            for error in self._validator.iter_errors(data):
+                problems += _explain(error, pointer)
+                if len(problems) >= MAX_PROBLEMS:
+                    break
+        except ValueError:  # the validator's own limit, 255 levels
+            return [Problem(pointer, _TOO_DEEP)]
         return problems[:MAX_PROBLEMS]
 
 
@@ -110,7 +114,7 @@ def _unusable(data: Mapping[str, Any]) -> str | None:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False)
         text.encode()
     except RecursionError:
-        return "is nested too deeply; flatten it"
+        return _TOO_DEEP
     except UnicodeEncodeError:
         return "holds half of a surrogate pair; send well-formed Unicode"
     except (TypeError, ValueError):
@@ -152,7 +156,7 @@ def _remedy(keyword: str, kind: Mapping[str, Any]) -> str:
     limit = kind.get("limit")
     match keyword:
         case "type":
-            return f"must be of type {' or '.join(kind['types'])}"
+            return f"must be of type {' or '.join(sorted(kind['types']))}"
         case "enum":
             return f"must be one of {json.dumps(kind['options'], ensure_ascii=False)}"
         case "const":

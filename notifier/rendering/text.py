@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 _HIDDEN = frozenset({"style", "script", "title", "head", "template"})
 _PARAGRAPHS = frozenset({"p", "h1", "h2", "h3", "h4", "ul", "ol", "table", "blockquote", "hr"})
-_LINES = frozenset({"br", "li", "tr", "div"})
+_LINES = frozenset({"br", "li", "tr"})
 _VOID = frozenset({"br", "hr", "img", "meta", "input", "link", "col", "wbr"})
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 
@@ -37,6 +37,8 @@ class _Reader(HTMLParser):
                 self._hidden.append(tag)
             return
         self._break(tag)
+        if tag in _LINES:
+            self.parts.append("\v")
         if tag == "a":
             self._links.append((values.get("href", ""), len(self.parts)))
         elif tag == "img":
@@ -61,9 +63,10 @@ class _Reader(HTMLParser):
             self.parts.append(data)
 
     def _break(self, tag: str) -> None:
+        """Blocks stand alone: their beginning and their end are breaks."""
         if tag in _PARAGRAPHS:
             self.parts.append("\v\v")
-        elif tag in _LINES:
+        elif tag == "div":
             self.parts.append("\v")
 
     def _end_link(self, target: str, start: int) -> None:

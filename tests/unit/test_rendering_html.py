@@ -211,8 +211,10 @@ def test_styles_move_onto_the_elements_of_layout_template_and_macros(tmp_path: P
         "<html><head><style>@media print { td { color: red } }</style></head><body>",
         """<table><tr><td style="color:#123456">first</td></tr><tr style="margin:0" class='own'>""",
         '<td style="color:#123456">one</td></tr></table>',
-        '<a style="font-size:2em" class="big" href="https://lamps.test/">go</a>'
-        '<b class="own own" style="margin:0;top:0">b</b></body></html>',
+        (
+            '<a style="font-size:2em" class="big" href="https://lamps.test/">go</a>'
+            '<b class="own own" style="margin:0;top:0">b</b></body></html>'
+        ),
     ]
 
 
