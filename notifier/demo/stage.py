@@ -1,0 +1,183 @@
+"""What the person at the terminal sees: handsome on a terminal, plain in a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from notifier.demo.product import Wave
+from notifier.domain.explanation import Explanation
+
+MOST_COLUMNS = 100
+COLOURS = {"failed": "red", "bounced": "red", "complained": "magenta", "queued": "cyan"}
+MEANINGS = {
+    "no_grant": "never said yes",
+    "withdrawn:topic": "left this topic",
+    "withdrawn:marketing": "called it spam",
+    "suppressed_address:hard_bounce": "nobody there",
+    "suppressed_address:complaint": "called it spam",
+    "bad_address": "nobody there: never tried again",
+    "bounced": "came back: never tried again",
+    "complained": "called it spam",
+}
+HEAD = ("From", "To", "Subject", "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that the scenario promises, and whether it held."""
+
+    promise: str
+    holds: bool
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many of a wave came how far. Somebody who complained has got the mail; what bounced was sent."""
+
+    handed_over: int
+    sent: int
+    delivered: int
+    held_back: int
+    failed: int
+
+    @classmethod
+    def of(cls, wave: Wave) -> Counts:
+        """Count them."""
+        by_state: Counter[str] = Counter(state for state, _ in wave.states.values())
+        delivered = by_state["delivered"] + by_state["complained"]
+        sent = delivered + by_state["bounced"] + by_state["accepted"]
+        held_back = by_state["suppressed"] + by_state["cancelled"] + by_state["expired"]
+        return cls(len(wave.people), sent, delivered, held_back, by_state["failed"] + by_state["bounced"])
+
+
+class Stage:
+    """Prints the scenario."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        console.width = min(console.width, MOST_COLUMNS)
+
+    def open(self) -> None:
+        """The title."""
+        text = Text.assemble(
+            ("Notifier", "bold cyan"),
+            (" brings a product's messages, and honours a no.\n", "bold"),
+            ("PostgreSQL, Valkey, API, three workers, SMTP: all of it runs for real.", "dim"),
+        )
+        self._console.print(Panel(text, box=box.ROUNDED, border_style="cyan", padding=(0, 2), expand=False))
+
+    def act(self, number: int, title: str) -> None:
+        """A new part of the scenario."""
+        self._console.print()
+        self._console.print(Rule(f"[bold cyan]{number}[/]  [bold]{escape(title)}[/]", align="left", style="dim"))
+
+    def tell(self, text: str) -> None:
+        """One thing that happened."""
+        self._console.print(Padding(text, (0, 0, 0, 3)), highlight=False)
+
+    @contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Something takes a while."""
+        if self._console.is_terminal:
+            with self._console.status(f"[dim]{escape(text)} …[/]"):
+                yield
+        else:
+            yield
+
+    def mail(self, detail: Mapping[str, Any]) -> None:
+        """A mail as its reader gets it."""
+        headers = dict(detail["headers"])
+        head = Table.grid(padding=(0, 2))
+        for name in HEAD:
+            if name in headers:
+                head.add_row(
+                    f"[dim]{name}[/]", Text(" ".join(headers[name].split()), overflow="ellipsis", no_wrap=True)
+                )
+        lines = [line for line in (detail["text"] or "").splitlines() if line.strip()][2:5]
+        body = Group(head, Text(), *(Text(line, style="italic", overflow="ellipsis", no_wrap=True) for line in lines))
+        self._console.print(Panel(body, box=box.ROUNDED, border_style="dim", padding=(0, 1)))
+
+    def wave(self, wave: Wave) -> None:
+        """What became of a wave, with every reason."""
+        counts = Counts.of(wave)
+        self._console.print(f"\n   [bold]{escape(wave.name)}[/]  [dim]{wave.category}[/]")
+        self._console.print(
+            f"   {counts.handed_over} handed over, [green]{counts.delivered} delivered[/], "
+            f"[yellow]{counts.held_back} held back[/], [red]{counts.failed} failed or came back[/]",
+            highlight=False,
+        )
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(justify="right", width=8)
+        for (state, reason), count in wave.count().most_common():
+            if reason:
+                colour = COLOURS.get(state, "yellow")
+                grid.add_row(str(count), f"[{colour}]{state}[/]", escape(reason), f"[dim]{_meaning(reason)}[/]")
+        self._console.print(grid)
+
+    def table(self, waves: Sequence[Wave]) -> None:
+        """All waves side by side."""
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1))
+        table.add_column("wave")
+        for name in ("handed over", "sent", "delivered", "held back", "failed"):
+            table.add_column(name, justify="right")
+        for wave in waves:
+            counts = Counts.of(wave)
+            table.add_row(
+                wave.name,
+                str(counts.handed_over),
+                str(counts.sent),
+                f"[green]{counts.delivered}[/]",
+                f"[yellow]{counts.held_back}[/]",
+                f"[red]{counts.failed}[/]",
+            )
+        self._console.print(table)
+
+    def explanation(self, said: Explanation) -> None:
+        """Why somebody got nothing, in words to read aloud."""
+        lines = [f"[bold]{escape(said.answer)}[/]", *(escape(reason) for reason in said.why)]
+        lines += [f"[dim]{escape(fact.text)}[/]" for fact in said.consent if fact.decides]
+        self._console.print(
+            Panel("\n".join(lines), box=box.ROUNDED, border_style="dim", title="notifier explain", title_align="left")
+        )
+
+    def checks(self, checks: Iterable[Check]) -> None:
+        """What was promised, and what was seen."""
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=4, justify="right")
+        for check in checks:
+            mark = "[bold green]✓[/]" if check.holds else "[bold red]✗[/]"
+            grid.add_row(mark, f"{escape(check.promise)}\n[dim]{escape(check.seen)}[/]")
+        self._console.print(grid)
+
+    def close(self, *, holds: bool) -> None:
+        """The end."""
+        verdict = "[bold green]Every promise held.[/]" if holds else "[bold red]A promise was broken.[/]"
+        self._console.print(f"\n   {verdict}\n")
+
+    def addresses(self, places: Mapping[str, str]) -> None:
+        """Where to go on looking. Addresses stand whole, so that they can be clicked and copied."""
+        self._console.print(Rule("[bold green]Still running[/]", align="left", style="green"))
+        for name, url in places.items():
+            self._console.print(
+                f"   [bold]{escape(name):<18}[/] [cyan]{escape(url)}[/]", soft_wrap=True, highlight=False
+            )
+        self._console.print("\n   [dim]Ctrl-C stops everything; the data stays.[/]")
+
+
+def _meaning(reason: str) -> str:
+    known: Sequence[str] = [text for start, text in MEANINGS.items() if reason.startswith(start)]
+    return known[0] if known else ""
