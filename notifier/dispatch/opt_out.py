@@ -178,6 +178,7 @@ class OptOut:
         return self.links.undo_token(link.recipient, lines, now) if 0 < len(lines) <= MOST_UNDONE else None
 
     def _is_own(self, line: Row, link: PageLink, now: datetime) -> bool:
+        """A no that came through this very link, within the hour, to something that had been allowed."""
         said = line["evidence"]
         recent = line["recorded_at"] > now - UNDO_FOR
         return recent and _said(link).items() <= said.items() and line["source"] in set(Way) and said["allowed_before"]
@@ -192,7 +193,8 @@ class OptOut:
             return None
         if undo is None or undo.recipient != link.recipient:
             return NotRestored(sight)
-        lines = await consent.lines_of(c, undo.numbers)
+        now = self.now()
+        lines = [line for line in await consent.lines_of(c, undo.numbers) if self._is_own(line, link, now)]
         await recipients.lock(c, [line["recipient_id"] for line in lines])
         known = await consent.events_of(c, [line["recipient_id"] for line in lines])
         grants = [grant for line in lines if (grant := self._grant(line, known[line["recipient_id"]], evidence))]

@@ -241,9 +241,9 @@ async def test_looking_changes_nothing(opt_out, town):
 # Undo
 
 
-async def undo(opt_out: OptOut, person: UUID, message: UUID, answer: Refused):
+async def undo(opt_out: OptOut, person: UUID, message: UUID, answer: Refused, topic: str = "newsletter"):
     assert answer.undo is not None
-    return await opt_out.undo(link_to(opt_out, person, message), answer.undo, EVIDENCE)
+    return await opt_out.undo(link_to(opt_out, person, message, topic), answer.undo, EVIDENCE)
 
 
 @pytest.mark.parametrize("choice", Choice)
@@ -267,7 +267,7 @@ async def test_an_undo_never_allows_what_was_not_allowed(opt_out, town):
     await record(town, yes(willing, "topic:offers"))
     message = await town.message(person, "offers")
     answer = await one_click(opt_out, person, message, "offers")
-    assert isinstance(await undo(opt_out, person, message, answer), Restored)
+    assert isinstance(await undo(opt_out, person, message, answer, "offers"), Restored)
     assert not await is_allowed(town, person, "offers")
     assert await is_allowed(town, willing, "offers")
 
@@ -311,7 +311,7 @@ async def test_an_undo_lasts_no_longer_than_the_grant_it_brings_back(opt_out, to
     await record(town, yes(person, "topic:offers", end))
     message = await town.message(person, "offers")
     answer = await one_click(opt_out, person, message, "offers")
-    await undo(opt_out, person, message, answer)
+    await undo(opt_out, person, message, answer, "offers")
     assert (await town.ledger())[-1]["expires_at"] == end
 
 
@@ -326,6 +326,19 @@ async def test_an_undo_ends_after_an_hour_and_works_for_its_own_link_only(opt_ou
     again = await one_click(opt_out, person, message)
     assert again.undo is None
     assert len(await town.ledger()) == 1
+
+
+async def test_an_undo_takes_back_only_what_its_own_link_said(opt_out, town):
+    """Even a token that names other lines, signed with our key."""
+    person = await town.person("ann@one.test")
+    message, other = await town.message(person), await town.message(person)
+    elsewhere = await record(town, no(person, "topic:orders"))
+    await one_click(opt_out, person, other)
+    numbers = [line["number"] for line in await town.ledger()]
+    assert set(elsewhere) < set(numbers)
+    token = opt_out.links.undo_token(person, numbers, opt_out.now())
+    assert isinstance(await opt_out.undo(link_to(opt_out, person, message), token, EVIDENCE), NotRestored)
+    assert len(await town.ledger()) == 2
 
 
 async def test_a_second_click_keeps_the_undo_and_a_second_undo_says_the_same(opt_out, town):
