@@ -94,9 +94,8 @@ class Accept:
         _refuse_unreachable(drafts, planned)
         rows = [self._compose(draft, planned, caller, now) for draft in drafts]
         kept = [notification for notification, _ in rows]
-        if not await notifications.keep_keys(c, kept):
+        if not await notifications.insert(c, kept):
             raise psycopg.errors.SerializationFailure("another request was first with one of these keys")
-        await notifications.insert(c, kept)
         queued = [message for _, messages_ in rows for message in messages_]
         await messages.insert(c, queued)
         return {one.key_hash: one for one in kept}, [message for message in queued if message.due_at <= now]
@@ -176,7 +175,6 @@ class Accept:
             recipient_id=person,
             template_version=version,
             data=draft.asked.data,
-            message_ids=[message.id for message in queued],
             api_key_id=caller.key_id,
             created_at=now,
             key_hash=draft.asked.key_hash,

@@ -88,6 +88,12 @@ class Plan:
     respelled: dict[UUID, str] = field(default_factory=dict)
     added: dict[UUID, Held] = field(default_factory=dict)
 
+    @property
+    def writes(self) -> bool:
+        """True when something changes."""
+        changes = (self.created, self.changed, self.merged, self.dropped, self.moved, self.respelled, self.added)
+        return any(changes)
+
 
 def plan(
     given: Sequence[Given],

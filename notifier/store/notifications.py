@@ -23,12 +23,11 @@ class NewNotification:
     recipient_id: UUID
     template_version: int
     data: Mapping[str, Any]
-    message_ids: Sequence[UUID]
     api_key_id: str | None
     created_at: datetime
     key_hash: bytes
     body_hash: bytes
-    answer: Mapping[str, Any]
+    answer: Mapping[str, Any]  #: names its messages, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +52,47 @@ async def first_answers(c: Connection, key_hashes: Collection[bytes]) -> tuple[d
 
 # In the keys' order, so that two batches that share keys wait for one another and never in a circle. A key older than
 # 7 days is as good as new.
-_KEEP_KEYS = f"""
-INSERT INTO idempotency_keys (key_hash, body_hash, notification_id, answer)
-SELECT * FROM unnest(%s::bytea[], %s::bytea[], %s::uuid[], %s::jsonb[]) AS v (key_hash, body_hash, id, answer)
-ORDER BY key_hash
-ON CONFLICT (key_hash) DO UPDATE SET body_hash = excluded.body_hash, notification_id = excluded.notification_id,
-    answer = excluded.answer, created_at = excluded.created_at
-WHERE idempotency_keys.created_at <= now() - {KEPT}
+_INSERT = f"""
+WITH kept AS (
+    INSERT INTO idempotency_keys (key_hash, body_hash, notification_id, answer)
+    SELECT * FROM unnest(%(keys)s::bytea[], %(bodies)s::bytea[], %(ids)s::uuid[], %(answers)s::jsonb[])
+                  AS v (key_hash, body_hash, id, answer)
+    ORDER BY key_hash
+    ON CONFLICT (key_hash) DO UPDATE SET body_hash = excluded.body_hash, notification_id = excluded.notification_id,
+        answer = excluded.answer, created_at = excluded.created_at
+    WHERE idempotency_keys.created_at <= now() - {KEPT}
+    RETURNING 1
+), stored AS (
+    INSERT INTO notifications (id, recipient_id, template_version, data, message_ids, api_key_id, created_at)
+    SELECT id, recipient_id, template_version, data,
+           ARRAY(SELECT (message ->> 'id')::uuid FROM jsonb_array_elements(answer -> 'messages') AS message),
+           api_key_id, created_at
+    FROM unnest(%(ids)s::uuid[], %(recipients)s::uuid[], %(versions)s::int[], %(data)s::jsonb[], %(answers)s::jsonb[],
+                %(api_keys)s::text[], %(created)s::timestamptz[])
+         AS v (id, recipient_id, template_version, data, answer, api_key_id, created_at)
+)
+SELECT count(*) AS kept FROM kept
 """
 
-_INSERT = """
-INSERT INTO notifications (id, recipient_id, template_version, data, message_ids, api_key_id, created_at)
-SELECT id, recipient_id, template_version, data, ARRAY(SELECT jsonb_array_elements_text(message_ids)::uuid),
-       api_key_id, created_at
-FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::jsonb[], %s::jsonb[], %s::text[], %s::timestamptz[])
-     AS v (id, recipient_id, template_version, data, message_ids, api_key_id, created_at)
-"""
 
-
-async def keep_keys(c: Connection, new: Sequence[NewNotification]) -> bool:
-    """Remember under which keys these came. False: another transaction was first with one of them, so start over."""
-    cursor = await c.execute(
-        _KEEP_KEYS,
-        (
-            [one.key_hash for one in new],
-            [one.body_hash for one in new],
-            [one.id for one in new],
-            [Jsonb(dict(one.answer)) for one in new],
-        ),
-    )
-    return cursor.rowcount == len(new)
-
-
-async def insert(c: Connection, new: Sequence[NewNotification]) -> None:
-    """Store them; one statement whatever their number."""
-    await c.execute(
+async def insert(c: Connection, new: Sequence[NewNotification]) -> bool:
+    """Store them with their keys. False: another transaction was first with one of the keys; roll back, start over."""
+    found = await rows(
+        c,
         _INSERT,
-        (
-            [one.id for one in new],
-            [one.recipient_id for one in new],
-            [one.template_version for one in new],
-            [Jsonb(dict(one.data)) for one in new],
-            [Jsonb([str(id_) for id_ in one.message_ids]) for one in new],
-            [one.api_key_id for one in new],
-            [one.created_at for one in new],
-        ),
+        {
+            "ids": [one.id for one in new],
+            "keys": [one.key_hash for one in new],
+            "bodies": [one.body_hash for one in new],
+            "answers": [Jsonb(dict(one.answer)) for one in new],
+            "recipients": [one.recipient_id for one in new],
+            "versions": [one.template_version for one in new],
+            "data": [Jsonb(dict(one.data)) for one in new],
+            "api_keys": [one.api_key_id for one in new],
+            "created": [one.created_at for one in new],
+        },
     )
+    return bool(found[0]["kept"] == len(new))
 
 
 async def forget_keys(c: Connection) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
@@ -21,12 +22,15 @@ STRIPES = 7_305_112  #: class of the advisory locks under which a person or an a
 
 
 async def settle(c: Connection, given: Sequence[Given], new_id: Callable[[], UUID], *, replace: bool) -> Plan:
-    """Decide whom the callers mean and write what follows from it; everybody concerned is locked afterwards.
+    """Decide whom the callers mean and write what follows from it. Whoever changes, or could be adopted, is locked.
 
     A constant number of statements, whatever the number of the given. Run inside `Database.transact`: when somebody
     else changes who is who in between, the transaction is run again.
     """
     seen = await _known(c, given)
+    planned = seen.plan(given, new_id, replace=replace)
+    if not replace and seen.is_settled(planned):
+        return planned
     if missing := seen.missing(given):
         await _lock_stripes(c, missing)
         seen = await _known(c, given)
@@ -34,15 +38,26 @@ async def settle(c: Connection, given: Sequence[Given], new_id: Callable[[], UUI
     current = await _known(c, given)
     if current.people.keys() - seen.people.keys() or current.missing(given) - missing:
         raise psycopg.errors.SerializationFailure("who is who has changed meanwhile")
-    planned = plan(given, current.people.values(), current.held, new_id, replace=replace)
+    planned = current.plan(given, new_id, replace=replace)
     await _write(c, planned)
     return planned
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    people: dict[UUID, Person]
-    held: list[Held]
+    people: Mapping[UUID, Person]
+    held: Sequence[Held]
+
+    def plan(self, given: Sequence[Given], new_id: Callable[[], UUID], *, replace: bool) -> Plan:
+        """What follows; these rows themselves stay as they were read."""
+        people, held = [copy(person) for person in self.people.values()], [copy(address) for address in self.held]
+        return plan(given, people, held, new_id, replace=replace)
+
+    def is_settled(self, planned: Plan) -> bool:
+        """Nothing is to be written, and nobody who is meant can be adopted by another while we look away."""
+        return not planned.writes and all(
+            person in self.people and self.people[person].external_id for person in planned.reach
+        )
 
     def missing(self, given: Collection[Given]) -> frozenset[str]:
         """The ids that nobody has and the addresses that nobody holds, or not yet the one who is to hold them."""
