@@ -81,7 +81,5 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             door.listen(BACKLOG)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise NotConfigured(
-                f"Port {port} on {host} cannot be used ({reason}): choose another --port."
-            ) from None
+            raise NotConfigured(f"Port {port} on {host} cannot be used ({reason}): choose another --port.") from None
         yield door
