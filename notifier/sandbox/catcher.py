@@ -100,7 +100,7 @@ class Catcher:
     def _take(self, envelope: Envelope, simulator: Simulator, raw: bytes) -> str:
         mail = self._inbox.take(datetime.now(UTC), envelope.mail_from or "", envelope.rcpt_tos, raw, simulator)
         self._report(mail)
-        return f"250 2.0.0 OK: caught as {mail.id}"
+        return f"250 2.0.0 OK: queued as {mail.id}"
 
     def _seen_before(self, envelope: Envelope, raw: bytes) -> bool:
         known = read_headers(raw).message_id or f"{envelope.mail_from} {envelope.rcpt_tos}"

@@ -59,7 +59,7 @@ class Reports:
         self._queue: asyncio.Queue[Due] = asyncio.Queue()
         self._workers: list[asyncio.Task[None]] = []
         self.waiting = 0
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(told=0, refused=0, gave_up=0, dropped=0)
 
     async def __aenter__(self) -> Self:
         self._workers = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]

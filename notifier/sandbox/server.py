@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import uvicorn
@@ -44,7 +46,7 @@ async def open_sandbox(
     inbox = Inbox()
     secret = settings.sandbox_secret.get_secret_value() if settings.sandbox_secret else None
     async with (
-        httpx.AsyncClient(trust_env=False, timeout=10) as client,
+        httpx.AsyncClient(trust_env=False, timeout=10, cookies=_no_cookies()) as client,
         Reports(client, settings.public_url, secret, pace=pace) as reports,
     ):
         catcher = Catcher(inbox, reports.tell, pace=pace)
@@ -102,6 +104,11 @@ async def _serving(app: object, door: socket.socket) -> AsyncIterator[None]:
         await task
 
 
+def _no_cookies() -> CookieJar:
+    """A jar that keeps nothing: the POST of RFC 8058 carries no cookies."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -123,4 +130,5 @@ async def _catching(catcher: Catcher, host: str, port: int) -> int:
 
 
 def _taken(host: str, port: int, option: str, error: OSError) -> str:
-    return f"The sandbox cannot listen on {host}:{port} ({error.strerror}); choose another port with {option}."
+    why = os.strerror(error.errno or 0)
+    return f"The sandbox cannot listen on {host}:{port} ({why}); choose another port with {option}."

@@ -57,6 +57,6 @@ def refuse(request: Request, host: str) -> str | None:
 
 def _hostname(named: str) -> str | None:
     try:
-        return urlsplit(f"//{named}").hostname
+        return None if "@" in named else urlsplit(f"//{named}").hostname
     except ValueError:
         return None
