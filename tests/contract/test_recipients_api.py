@@ -1,12 +1,14 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from notifier.domain.access import Scope
 from notifier.domain.consent import SuppressionReason, judge
-from notifier.store import consent, recipients, suppressions
+from notifier.domain.who import Given, GivenAddress
+from notifier.store import consent, recipients, suppressions, who
 from notifier.store.consent import NewEvent
 from notifier.store.suppressions import NewSuppression
 from notifier_channels.addresses import EmailAddress
@@ -147,6 +149,28 @@ async def test_a_known_id_adopts_messages_address_and_ledger_of_the_nameless(api
     [original] = await api.rows("SELECT * FROM consent_events WHERE recipient_id = %s", (nameless,))
     assert original["number"] == number
     assert (await api.client.get(f"/v1/notifications/{sent['id']}")).json()["recipient"] == {"id": "ann"}
+
+
+async def test_a_send_to_somebody_who_is_being_adopted_waits_and_goes_to_the_adopter(api: Api) -> None:
+    await api.send()
+    await api.put("ann")
+    given = Given("ann", {Channel.EMAIL: GivenAddress.of(EmailAddress("ann", "example.test"), api.app.hasher)})
+    async with api.app.database.connection() as c:
+        async with c.transaction():
+            await who.settle(c, [given], uuid4, replace=True)
+            sending = asyncio.create_task(api.send())
+            await until_somebody_waits(api)
+        assert (await sending).status_code == 202
+    people = await api.rows("SELECT DISTINCT r.external_id FROM messages m JOIN recipients r ON r.id = m.recipient_id")
+    assert people == [{"external_id": "ann"}]
+
+
+async def until_somebody_waits(api: Api) -> None:
+    for _ in range(500):
+        if await api.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 async def test_an_old_link_of_the_nameless_still_finds_its_person(api: Api) -> None:
