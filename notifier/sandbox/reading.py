@@ -12,6 +12,7 @@ from uuid import UUID
 
 _PARSER = BytesParser(_class=EmailMessage, policy=policy.default)
 _MESSAGE_ID = re.compile(r"<([0-9a-f]{32})@[^<>\s]+>")
+_INVISIBLE = re.compile("[\u00ad\u034f\u200b-\u200f\u2060\ufeff]")  # they pad preheaders
 _ADDRESS = re.compile(r"\s*(?P<name>.*?)\s*<(?P<address>[^<>]*)>\s*", re.DOTALL)
 
 
@@ -44,9 +45,9 @@ class Bodies:
 
     @property
     def snippet(self) -> str:
-        """The first words, for the list of mails."""
-        shown = self.text if self.text is not None else plain(self.html or "")
-        return " ".join(shown[:2_000].split())[:140]
+        """The first words, for the list of mails: of the HTML, as mail clients do, which may begin with a preheader."""
+        shown = plain(self.html[:100_000]) if self.html is not None else self.text or ""
+        return " ".join(_INVISIBLE.sub("", shown[:2_000]).split())[:140]
 
 
 def read_headers(raw: bytes) -> Headers:

@@ -163,7 +163,9 @@ def test_a_snippet_is_made_of_the_words_a_reader_sees() -> None:
     markup = "<head><style>p{}</style></head><!-- no --><p>Hello&nbsp;<b>you</b></p><script>no()</script>"
     assert plain(markup).split() == ["Hello", "you"]
     assert Bodies(text=None, html=markup).snippet == "Hello you"
-    assert Bodies(text="from\r\n text", html=markup).snippet == "from text"
+    assert Bodies(text="from\r\n text", html=markup).snippet == "Hello you"
+    assert Bodies(text="from\r\n text", html=None).snippet == "from text"
+    assert Bodies(text=None, html="<p>News&#8203;&zwnj;&nbsp;&shy;&zwnj; of today</p>").snippet == "News of today"
     assert Bodies(text=None, html=None).snippet == ""
 
 
