@@ -116,6 +116,8 @@ STATEMENTS = """
 {% debug %}
 {% trans %}x{% endtrans %}
 {% set x.y = 1 %}
+{% if x is callable %}a{% endif %}
+{% if x is filter %}a{% endif %}
 {% with a = x.__class__ %}{{ a }}{% endwith %}
 """.strip().splitlines()
 
@@ -140,6 +142,8 @@ BOMBS = [
     "{% for a in items %}{% for b in items %}{% endfor %}{% endfor %}",
     "{% for a in items %}{% for b in items %}{% for c in items %}{{ a }}{% endfor %}{% endfor %}{% endfor %}",
     "{% macro m() %}{% for a in items %}{% for b in items %}aaaaaaaaaa{% endfor %}{% endfor %}{% endmacro %}{{ m() }}",
+    "{% macro m(n, s) %}{% if n %}{{ m(n - 1, s ~ s) }}{% endif %}{% endmacro %}{{ m(40, x) }}",
+    "{% for a in items recursive %}{% if loop.depth < 3 %}{{ loop(items) }}{% endif %}{% endfor %}",
     "{% for a in items %}{{ items|join(x) }}{% endfor %}",
     "{{ items|join(y) }}",
     "{% for a in items %}{{ y }}{% endfor %}",
@@ -150,7 +154,12 @@ BOMBS = [
 
 
 def letter(html: str) -> dict[str, str]:
-    return LETTER | {"letter/en/email.html.j2": html, "letter/sample.json": '{"x": "world", "items": ["a"], "y": "c"}'}
+    """A template that has all its data, so that only what is under test can go wrong."""
+    return LETTER | {
+        "letter/en/email.html.j2": html,
+        "letter/schema.json": LETTER["letter/schema.json"].replace('["x"]', '["x", "items", "y"]'),
+        "letter/sample.json": '{"x": "world", "items": ["a"], "y": "c"}',
+    }
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +207,15 @@ def test_what_people_write_every_day_still_works(tmp_path: Path) -> None:
     """
     sample = {"x": "world", "items": [{"title": "A&B", "price": 2, "items": "i"}]}
     files = letter(source) | {"letter/sample.json": json.dumps(sample)}
-    files["letter/schema.json"] = files["letter/schema.json"].replace('"required": ["x"]', '"required": ["x", "items"]')
+    files["letter/schema.json"] = files["letter/schema.json"].replace('"items", "y"]', '"items"]')
     assert look(load(tmp_path, files), sample).text == "HI WORLD 1 1 A&B=4; A&B 1 3 nothing yes i\n"
+
+
+def test_a_name_that_jinja_knows_is_only_what_data_says(tmp_path: Path) -> None:
+    source = "{% if range is defined %}{% for a in range(3) %}x{% endfor %}{% endif %}"
+    files = LETTER | {"letter/en/email.html.j2": source}
+    files["letter/schema.json"] = files["letter/schema.json"].replace('"y"', '"range"')
+    assert look(load(tmp_path, files), {"x": "a"}).html == ""
 
 
 @pytest.mark.parametrize("value", [None, True, {"a": 1}, [1]], ids=str)
@@ -210,7 +226,7 @@ def test_only_text_and_numbers_are_printed(plain: Templates, value: object) -> N
 
 def test_an_error_shows_the_templates_line_and_never_the_data(tmp_path: Path) -> None:
     source = "<p>\n{{ x }}</p>\n<p>{{ {'a': 1}[x] }}</p>"
-    files = letter(source) | {"letter/sample.json": '{"x": "a"}'}
+    files = LETTER | {"letter/en/email.html.j2": source, "letter/sample.json": '{"x": "a"}'}
     with pytest.raises(TemplateError) as caught:
         look(load(tmp_path, files), {"x": "secret"})
     assert str(caught.value) == "letter/en/email.html.j2:3: UndefinedError in `<p>{{ {'a': 1}[x] }}</p>`"
@@ -219,7 +235,8 @@ def test_an_error_shows_the_templates_line_and_never_the_data(tmp_path: Path) ->
 
 
 def test_an_error_in_a_layout_names_the_layouts_line_though_its_styles_were_moved(tmp_path: Path) -> None:
-    files = letter('{% extends "_layouts/a.html.j2" %}') | {
+    files = LETTER | {
+        "letter/en/email.html.j2": '{% extends "_layouts/a.html.j2" %}',
         "_layouts/a.html.j2": "<style>\n\np {\n color: red }\n</style>\n<p>{{ x.y }}</p>",
         "letter/sample.json": '{"x": {"y": "b"}}',
         "letter/en/email.subject.j2": "Hello",

@@ -1,6 +1,7 @@
 """What is wrong with a caller's data is said by place and remedy, and never by value."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,7 @@ def test_a_value_is_never_repeated(value: str) -> None:
         {"properties": {"a": {"$ref": "https://schemas.test/a.json"}}},
         {"properties": {"a": {"$ref": "file:///etc/hostname"}}},
         {"properties": {"a": {"pattern": "("}}},
+        {"properties": {"a": {"pattern": "^(a+)\\1$"}}},  # would need a matcher that backtracks
         {"properties": {"Name": {}}},
         {"properties": {"a-b": {}}},
         {"properties": {"__class__": {}}},
@@ -124,6 +126,13 @@ def test_a_value_is_never_repeated(value: str) -> None:
 def test_a_schema_that_cannot_be_kept_is_named_at_load_and_nothing_is_fetched(changes: dict[str, Any]) -> None:
     with pytest.raises(TemplateError, match=r"^letter/schema\.json: "):
         Schema(json.dumps(DOCUMENT | changes), "letter/schema.json")
+
+
+def test_a_schema_stands_alone_even_where_the_other_one_is_there(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    reference = {"properties": {"a": {"$ref": (tmp_path / "other.json").as_uri()}}}
+    with pytest.raises(TemplateError, match="may not refer to other documents"):
+        Schema(json.dumps(DOCUMENT | reference), "letter/schema.json")
 
 
 def test_a_pattern_takes_linear_time() -> None:
