@@ -1,4 +1,4 @@
-"""Known weaknesses of the locked versions. Where the advisory service cannot be asked, that is said, and is no failure."""
+"""Known weaknesses of the locked versions. Where the advisory service cannot be asked, it says so and does not fail."""
 
 import json
 import subprocess
