@@ -125,7 +125,7 @@ class NotificationBody(Body):
     )
 
     template: TemplateKey = Field(description="The key of a template.")
-    recipient: InlineRecipient
+    recipient: InlineRecipient = Field(description="A known id, an id with an address, or an address alone.")
     data: dict[str, Any] = Field({}, description="What the template's schema asks for.")
     channels: Annotated[list[Channel], Field(min_length=1, max_length=3)] | None = Field(
         None, description="Default: those of the topic that the template has content for."
@@ -142,6 +142,29 @@ class BatchItem(NotificationBody):
 
 class BatchBody(Body):
     """Up to 1,000 notifications, accepted all or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "notifications": [
+                        {
+                            "idempotency_key": "policy-2027-user-17",
+                            "template": "policy-update",
+                            "recipient": {"id": "user-17", "email": "ann@example.com"},
+                            "data": {
+                                "policy": "Privacy policy",
+                                "effective_on": "2027-01-01",
+                                "changes": [{"title": "Shorter logs", "text": "Kept for 14 days instead of 30."}],
+                                "policy_url": "https://example.com/privacy",
+                            },
+                            "channels": ["email"],
+                        }
+                    ]
+                }
+            ]
+        }
+    )
 
     notifications: Annotated[list[BatchItem], Field(min_length=1, max_length=MAX_BATCH)]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import psycopg
 from fastapi import FastAPI
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from notifier.app import App
-from notifier.web import notifications, recipients
+from notifier.web import notifications, recipients, reference
 from notifier.web.edge import Edge
 from notifier.web.guard import Keys
 from notifier.web.problems import HANDLED, MEDIA_TYPE, Kinds, on_error, unavailable
@@ -36,7 +36,9 @@ def create_app(app: App) -> FastAPI:
         yield
         await api.state.keys.close()
 
-    api = FastAPI(title="Notifier", version=VERSION, description=ABOUT, lifespan=lifespan, redoc_url=None)
+    api = FastAPI(
+        title="Notifier", version=VERSION, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     api.state.notifier = app
     api.state.keys = Keys(app.database)
     api.include_router(notifications.router)
@@ -44,6 +46,7 @@ def create_app(app: App) -> FastAPI:
     api.include_router(public_router(app.settings, app.opt_out, app.feedback))
     api.add_api_route("/health", health, include_in_schema=False)
     api.add_api_route("/ready", _ready(app), include_in_schema=False)
+    api.add_api_route("/docs", _docs(api), include_in_schema=False)
     for kind in HANDLED:
         api.add_exception_handler(kind, on_error)
     api.add_middleware(Edge)
@@ -67,6 +70,15 @@ def _ready(app: App) -> Callable[[], Awaitable[Response]]:
         return JSONResponse({"status": "ok"})
 
     return ready
+
+
+def _docs(api: FastAPI) -> Callable[[], Awaitable[Response]]:
+    async def docs() -> Response:
+        """The reference, for people."""
+        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+        return HTMLResponse(reference.page(api.openapi()), headers={"Content-Security-Policy": policy})
+
+    return docs
 
 
 # Description ----------------------------------------------------------------------------------------------------------

@@ -265,9 +265,20 @@ async def test_a_notification_is_read_back_without_its_data(api: Api) -> None:
     assert "token=abc" not in answer.text
 
 
+async def advance(api: Api, message: str, *states: str) -> None:
+    """Bring a message on as a worker would."""
+    await api.execute("INSERT INTO workers (lane, boot_id, journal) VALUES ('transactional', 'b', 'j')")
+    for state in states:
+        await api.execute(
+            "UPDATE messages SET state = %s, due_at = NULL, worker_id = CASE WHEN %s THEN 1 END WHERE id = %s",
+            (state, state in ("claimed", "sending"), message),
+        )
+
+
 async def test_a_message_tells_its_whole_story(api: Api) -> None:
     message = (await api.send()).json()["messages"][0]["id"]
-    await api.execute("INSERT INTO workers (lane, boot_id, journal) VALUES ('transactional', 'b', 'j')")
+    await advance(api, message, "claimed", "sending", "accepted", "delivered")
+    await api.execute('UPDATE messages SET decision = \'{"rule": "granted"}\'')
     await api.execute(
         "INSERT INTO attempts (message_id, n, worker_id, provider, state, code, reference, settled_at)"
         " VALUES (%s, 1, 1, 'smtp', 'accepted', '250', 'Q1', now())",
@@ -278,7 +289,6 @@ async def test_a_message_tells_its_whole_story(api: Api) -> None:
         " VALUES (gen_random_uuid(), %s, 1, 'delivered', 'sandbox', 'e1', '250', clock_timestamp())",
         (message,),
     )
-    await api.execute("UPDATE messages SET state = 'delivered', due_at = NULL, decision = '{\"rule\": \"granted\"}'")
     read = (await api.client.get(f"/v1/messages/{message}")).json()
     assert (read["state"], read["topic"], read["template"]) == ("delivered", "security", "password-reset")
     assert read["decision"] == {"rule": "granted"}
@@ -288,9 +298,7 @@ async def test_a_message_tells_its_whole_story(api: Api) -> None:
 
 async def test_cancelling_says_what_it_came_in_time_for(api: Api) -> None:
     early, late = (await api.send()).json(), (await api.send()).json()
-    await api.execute(
-        "UPDATE messages SET state = 'accepted', due_at = NULL WHERE id = %s", (late["messages"][0]["id"],)
-    )
+    await advance(api, late["messages"][0]["id"], "claimed", "sending", "accepted")
     for _ in range(2):
         answers = [(await api.client.post(f"/v1/notifications/{one['id']}/cancel")).json() for one in (early, late)]
         assert answers[0]["cancelled"] == [early["messages"][0]["id"]]
@@ -414,3 +422,25 @@ async def test_no_recipient_breaks_it(api: Api, body, entries, noise) -> None:
         "/v1/recipients/import", content=b"id,email,grant,granted_at\n" + noise, headers={"Content-Type": "text/csv"}
     )
     assert table.status_code == 200
+
+
+async def test_every_example_is_accepted(api: Api) -> None:
+    document = (await api.client.get("/openapi.json")).json()
+    tried = 0
+    for method, path, operation in routes(document):
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            schema = document["components"]["schemas"].get(content["schema"].get("$ref", "").rpartition("/")[2], {})
+            for example in [content["example"]] if "example" in content else schema["examples"]:
+                body = example if isinstance(example, str) else json.dumps(example)
+                headers = once() | {"Content-Type": media_type}
+                response = await api.client.request(method, concrete(path), content=body, headers=headers)
+                assert response.is_success, response.text
+                assert not response.json().get("problems")
+                tried += 1
+    assert tried >= 5
+
+
+async def test_the_docs_open_without_a_key_and_load_nothing(api: Api) -> None:
+    response = await api.client.get("/docs", headers={"Authorization": ""})
+    assert response.status_code == 200
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
