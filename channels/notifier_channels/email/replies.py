@@ -88,6 +88,8 @@ _WAIT = re.compile(r"(?:again|retry|wait|after)\b\D{0,20}(\d{1,5})\s*(s|m|h)", r
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DAILY = re.compile(r"daily|per day|24.?h", re.IGNORECASE)
 
+_CODES = {str(code).encode(): code for code in range(200, 600)}
+_SEPARATORS = frozenset({b" ", b"-", b"\r", b""})
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})\b")
 _REFERENCE = re.compile(r"(?:queued as|\bid=)\s*([\w.-]+)", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -150,7 +152,8 @@ class ReplyReader:
 
     def _line(self, line: bytes) -> Reply | None:
         code, separator, text = line[:3], line[3:4], line[4:]
-        if not (code.isdigit() and b"200" <= code <= b"599" and separator in {b" ", b"-", b"\r", b""}):
+        number = _CODES.get(code)
+        if number is None or separator not in _SEPARATORS:
             raise NotSmtp("a line that is no reply")
         if (self._lines and code != self._code) or len(self._lines) >= MOST_LINES or len(line) > LONGEST_LINE:
             raise NotSmtp("a reply without end, or with two codes")
@@ -162,7 +165,7 @@ class ReplyReader:
         if self._lines:
             shown = "\n".join((*self._lines, shown))
             self._lines = []
-        return Reply(int(code), shown)
+        return Reply(number, shown)
 
 
 def outcome(reply: Reply, verb: Verb, secrets: Iterable[str] = ()) -> Outcome:
@@ -192,7 +195,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         text = text[:_LONGEST_TEXT].rpartition(" ")[0]  # no half of an address may stay
     text = _ADDRESS.sub("…", text)
     parts = {part for secret in secrets for part in (secret, *_PART.findall(secret)) if part}
-    for part in sorted(parts, key=len, reverse=True):
+    folded = text.casefold()
+    for part in sorted((part for part in parts if part.casefold() in folded), key=len, reverse=True):
         pattern = re.escape(part) if len(part) > 2 else rf"(?<![^\W_]){re.escape(part)}(?![^\W_])"
         text = re.sub(pattern, "…", text, flags=re.IGNORECASE)
     return text.strip()[:LONGEST_DETAIL]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from notifier_channels.contract import (
     EmailContent,
@@ -74,7 +74,7 @@ class SmtpProvider:
 
     async def send(
         self, batch: Sequence[Outgoing[EmailContent]], witness: Witness
-    ) -> AsyncIterator[tuple[MessageId, Outcome]]:
+    ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:
         """Try each message once and yield one outcome for each, as they come.
 
         Closed early, it waits up to `Timeouts.close` for answers to final dots already written; no other dot follows.
