@@ -11,10 +11,14 @@ from jinja2.environment import TemplateModule
 from jinja2.exceptions import SecurityError, TemplateAssertionError
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
 
 from notifier.rendering import filters
 
 TESTS = ("defined", "undefined", "none", "divisibleby", "even", "odd", "eq", "ne", "lt", "le", "gt", "ge", "in")
+_DATA = (dict, list, str)
+_PRINTED = frozenset({str, int, float, Markup})
+MAX_COMPILED = 5_000
 _compiled: dict[tuple[str, str], CodeType] = {}
 
 
@@ -28,7 +32,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, prepared: Mapping[str, str], originals: Mapping[str, str]) -> None:
         """The files as they run, and as their author wrote them, which errors quote."""
-        self.prepared, self.originals = prepared, originals
+        self.originals = originals
         super().__init__(
             loader=DictLoader(prepared),
             undefined=StrictUndefined,
@@ -46,13 +50,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`x.name`: a field of data, or what `loop` and imported macros offer."""
-        if isinstance(obj, LoopContext | TemplateModule):
+        if obj.__class__ is not dict and isinstance(obj, LoopContext | TemplateModule):
             return super().getattr(obj, attribute)
         return self.getitem(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """`x[name]`: a field or an element of data."""
-        if isinstance(obj, Mapping | list | str):
+        if isinstance(obj, _DATA):
             try:
                 return obj[argument]
             except (TypeError, LookupError):
@@ -79,6 +83,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """A layout serves many templates: the same text is compiled once."""
         key = (name or "", str(source))
         if key not in _compiled:
+            if len(_compiled) >= MAX_COMPILED:
+                _compiled.clear()
             _compiled[key] = super().compile(source, name, *args, **kwargs)
         return _compiled[key]
 
@@ -89,7 +95,7 @@ def _escapes(name: str | None) -> bool:
 
 def _printable(value: Any) -> Any:
     """`Hello None` and `{'a': 1}` are bugs that people would read: only text and numbers are printed."""
-    if isinstance(value, str | int | float | Undefined) and not isinstance(value, bool):
+    if value.__class__ in _PRINTED or isinstance(value, Undefined):  # which raises by itself, and says what is missing
         return value
     raise TypeError("only text and numbers can be printed")
 
