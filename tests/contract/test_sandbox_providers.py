@@ -84,6 +84,18 @@ async def test_a_greylisted_message_is_taken_the_second_time(sandbox: Running, p
     assert outcome.reference == str(next(iter(sandbox.inbox)).id)
 
 
+@pytest.mark.parametrize("first", ["bounce", "reject", "greylist"])
+async def test_a_refusal_does_not_spoil_the_line_for_the_next_batch(
+    sandbox: Running, provider: SmtpProvider, first: str
+) -> None:
+    refused = message_to(next(simulator for simulator in SIMULATORS if simulator.name == first))
+    await sent(provider, [refused], Notebook())
+    outgoing = message_to(EVERYBODY_ELSE)
+    (outcome,) = (await sent(provider, [outgoing], Notebook())).values()
+    assert isinstance(outcome, Receipt)
+    assert [mail.headers.message for mail in sandbox.inbox] == [outgoing.id]
+
+
 async def test_one_batch_to_all_of_them_brings_each_its_own_outcome(sandbox: Running, provider: SmtpProvider) -> None:
     batch = {simulator.name: message_to(simulator) for simulator in (*SIMULATORS, EVERYBODY_ELSE)}
     outcomes = await sent(provider, list(batch.values()), Notebook())

@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self.relay = relay
         self.features = Features()
         self.begun = 0  #: transactions
+        self.needs_reset = False  #: the last one was refused, and a server may hold it open still
         self.is_lost = False
         self._transport: asyncio.Transport | None = None
         self._reader = ReplyReader()

@@ -61,7 +61,6 @@ class Pipeline:
         self._refusal: Outcome | None = None  # of the proposed one
         self._sender_was_taken = False
         self._is_answered = False  # at least one command of the proposed one
-        self._needs_reset = False
         self._is_proven = connection.begun == 0  # a line out of the pool may have died long ago
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -129,9 +128,9 @@ class Pipeline:
             (mail.rcpt_command(), self._on_rcpt),
             (b"DATA\r\n", self._on_data),
         ]
-        if self._needs_reset:
+        if self._connection.needs_reset:
             steps.insert(0, (b"RSET\r\n", self._on_rset))
-            self._needs_reset = False
+            self._connection.needs_reset = False
         if self._connection.features.pipelining:
             self._expected.extend((handler, mail) for _, handler in steps)
             self._write(b"".join((before, *(command for command, _ in steps))))
@@ -197,7 +196,7 @@ class Pipeline:
 
     def _decline(self, mail: Mail, refusal: Outcome) -> None:
         """The server does not want this one; the line may go on with the next."""
-        self._proposed, self._needs_reset = None, True
+        self._proposed, self._connection.needs_reset = None, True
         self._source.settle(mail, refusal)
         if refusal.code == "protocol":
             self._connection.lose(Unavailable("protocol"))
