@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from notifier import embedded
+from notifier.domain.messages import NEXT
 from notifier.store.database import Database, migrate
 
 TEMPLATE = "template_migrated"
@@ -75,6 +76,7 @@ def postgres(state_directory: Path) -> Iterator[embedded.Postgres]:
     with embedded.Postgres(state_directory, durable=False) as server:
         _administer(server, f"CREATE DATABASE {TEMPLATE}")
         migrate(url_of(server, TEMPLATE))
+        _hold_to_next(url_of(server, TEMPLATE))
         yield server
 
 
@@ -113,6 +115,26 @@ def redis_url(valkey: embedded.Valkey) -> Iterator[str]:
 
 def url_of(server: embedded.Postgres, name: str) -> str:
     return server.url.replace("/postgres?", f"/{name}?")
+
+
+def _hold_to_next(url: str) -> None:
+    """Every test, whatever it is about, fails at a move of a message that `NEXT` does not allow."""
+    moves = [f"{before}>{after}" for before, following in NEXT.items() for after in following]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(NEXT_ONLY.format(moves=",".join(moves)))
+
+
+NEXT_ONLY = """
+CREATE FUNCTION next_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT OLD.state || '>' || NEW.state = ANY (string_to_array('{moves}', ',')) THEN
+        RAISE EXCEPTION 'NEXT does not allow % > %', OLD.state, NEW.state;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER next_only AFTER UPDATE OF state ON messages
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION next_only();
+"""
 
 
 def _administer(server: embedded.Postgres, statement: str) -> None:

@@ -375,6 +375,14 @@ async def test_sweep_rings_for_what_is_due_in_each_lane(world):
     assert swept.jobs.rung == [Lane.TRANSACTIONAL, Lane.MARKETING]
 
 
+async def test_a_move_that_next_does_not_allow_is_seen_by_every_test(world):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        await deliver(ids)
+    with pytest.raises(psycopg.errors.RaiseException, match="NEXT does not allow accepted > failed"):
+        await world.execute("UPDATE messages SET state = 'failed', reason = 'x'")
+
+
 # What the database itself holds ---------------------------------------------------------------------------------------
 
 
