@@ -26,10 +26,6 @@ def advance(state: State, reported: Collection[EventKind]) -> State:
     A message that is still in our hands stays where it is: the reports wait until it settles. Of a bounce and a
     complaint, the first that was applied stands: both are final.
     """
-    if state is State.UNKNOWN and reported:
-        state = State.ACCEPTED  # whoever reports on it has taken it
-    if state not in (State.ACCEPTED, State.DELIVERED):
-        return state
     return next((to for kind, to in _MOVES if kind in reported and to in NEXT[state]), state)
 
 

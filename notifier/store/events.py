@@ -60,25 +60,32 @@ async def of_message(c: Connection, message: UUID) -> list[Row]:
     return await rows(c, query, (message,))
 
 
+# Whoever reports on a message has taken it. The attempt that was in doubt is the one reported on, if one is named.
+_BELIEVE = """
+UPDATE messages m SET state = 'accepted', reason = NULL, due_at = NULL
+WHERE m.id = ANY(%s) AND m.state = 'unknown'
+  AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id)
+RETURNING m.id
+"""
+
+_BELIEVE_ATTEMPTS = """
+UPDATE attempts a SET state = 'accepted'
+WHERE a.message_id = ANY(%s) AND a.state = 'unknown'
+  AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n)
+"""
+
 _REPORTED = """
 SELECT m.id, m.state, array_agg(DISTINCT e.kind) AS kinds,
        (array_agg(e.code ORDER BY e.occurred_at, e.id) FILTER (WHERE e.kind = 'bounced'))[1] AS bounce_code
 FROM messages m JOIN delivery_events e ON e.message_id = m.id
-WHERE m.id = ANY(%s) AND m.state IN ('accepted', 'delivered', 'unknown')
+WHERE m.id = ANY(%s) AND m.state IN ('accepted', 'delivered')
 GROUP BY m.id
 """
 
 _ADVANCE = """
-UPDATE messages m SET state = v.after, reason = v.reason, due_at = NULL
+UPDATE messages m SET state = v.after, reason = v.reason
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) AS v (id, before, after, reason)
 WHERE m.id = v.id AND m.state = v.before
-"""
-
-# The attempt that was in doubt is the one reported on, when the report names one.
-_TAKEN = """
-UPDATE attempts a SET state = 'accepted'
-WHERE a.message_id = ANY(%s) AND a.state = 'unknown'
-  AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n)
 """
 
 
@@ -89,21 +96,22 @@ async def apply_pending(c: Connection, message_ids: Collection[UUID]) -> None:
     """
     if not message_ids:
         return
+    believed = await rows(c, _BELIEVE, (list(message_ids),))
+    if believed:
+        await c.execute(_BELIEVE_ATTEMPTS, ([row["id"] for row in believed],))
     reported = await rows(c, _REPORTED, (list(message_ids),))
     moves = [(row, advance(State(row["state"]), {EventKind(kind) for kind in row["kinds"]})) for row in reported]
     moves = [(row, after) for row, after in moves if after != row["state"]]
-    if not moves:
-        return
-    await c.execute(
-        _ADVANCE,
-        (
-            [row["id"] for row, _ in moves],
-            [row["state"] for row, _ in moves],
-            [str(after) for _, after in moves],
-            [_reason(row, after) for row, after in moves],
-        ),
-    )
-    await c.execute(_TAKEN, ([row["id"] for row, _ in moves if row["state"] == State.UNKNOWN],))
+    if moves:
+        await c.execute(
+            _ADVANCE,
+            (
+                [row["id"] for row, _ in moves],
+                [row["state"] for row, _ in moves],
+                [str(after) for _, after in moves],
+                [_reason(row, after) for row, after in moves],
+            ),
+        )
 
 
 def _reason(row: Row, after: State) -> str | None:

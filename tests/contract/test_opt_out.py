@@ -134,6 +134,19 @@ async def test_everybody_who_holds_the_address_is_bound_whatever_key_hashed_it(d
     assert await town.ledger(stranger) == []
 
 
+async def test_whoever_takes_on_the_address_while_a_no_waits_its_turn_is_bound_too(opt_out, town):
+    person, late = await town.person("ann@one.test"), await town.person()
+    message = await town.message(person)
+    async with town.database.connection() as c, c.transaction():
+        await recipients.lock(c, [person])
+        click = asyncio.create_task(one_click(opt_out, person, message))
+        while not await town.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            await asyncio.sleep(0.01)
+        await town.address(late, "ann@one.test")
+    await click
+    assert {line["recipient_id"] for line in await town.ledger()} == {person, late}
+
+
 async def test_whoever_the_link_names_is_bound_though_they_moved_on(opt_out, town):
     person = await town.person("old@one.test")
     message = await town.message(person)
@@ -326,6 +339,16 @@ async def test_an_undo_ends_after_an_hour_and_works_for_its_own_link_only(opt_ou
     again = await one_click(opt_out, person, message)
     assert again.undo is None
     assert len(await town.ledger()) == 1
+
+
+async def test_a_preference_link_does_not_undo_what_another_persons_link_said(opt_out, town):
+    ann, bob = await town.person("ann@one.test"), await town.person("bob@one.test")
+    own, foreign = (
+        opt_out.read(opt_out.links.preferences_url(one, opt_out.now()).rpartition("/")[2]) for one in (ann, bob)
+    )
+    answer = await opt_out(own, Choice.MARKETING, Way.PAGE, EVIDENCE)
+    assert isinstance(await opt_out.undo(foreign, answer.undo, EVIDENCE), NotRestored)
+    assert isinstance(await opt_out.undo(own, answer.undo, EVIDENCE), Restored)
 
 
 async def test_an_undo_takes_back_only_what_its_own_link_said(opt_out, town):

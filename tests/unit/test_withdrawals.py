@@ -105,12 +105,8 @@ def test_an_undo_never_allows_what_is_not_allowed_without_the_line(events, scope
 @given(st.sampled_from(State), st.lists(st.sampled_from(EventKind)))
 def test_reports_move_a_message_only_along_the_table_of_states(state, kinds):
     after = advance(state, kinds)
-    reachable = {state}
-    for _ in State:
-        reachable |= {following for one in reachable for following in NEXT[one]}
-    assert after in reachable
-    assert advance(after, kinds) in (after, State.COMPLAINED, State.BOUNCED)
-    if state not in (State.UNKNOWN, State.ACCEPTED, State.DELIVERED):
+    assert after is state or after in NEXT[state]
+    if state not in (State.ACCEPTED, State.DELIVERED):
         assert after is state
 
 
