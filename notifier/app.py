@@ -11,7 +11,7 @@ import psycopg
 from pydantic import SecretStr
 
 from notifier import journal
-from notifier.dispatch.accept import Accept
+from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.deliver import Deliver, Hold
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut
@@ -53,6 +53,7 @@ class App:
     links: Links
     jobs: Jobs
     accept: Accept
+    accept_one: AcceptOne
     register: Register
     opt_out: OptOut
     feedback: Feedback
@@ -86,6 +87,7 @@ class App:
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
         links = Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain)
+        accept = Accept(database, templates, jobs)
         return cls(
             settings=settings,
             database=database,
@@ -93,7 +95,8 @@ class App:
             hasher=hasher,
             links=links,
             jobs=jobs,
-            accept=Accept(database, templates, jobs),
+            accept=accept,
+            accept_one=AcceptOne(accept),
             register=Register(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             feedback=Feedback(database, hasher, templates.topics),

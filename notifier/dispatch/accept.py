@@ -1,35 +1,45 @@
 """A message's first step: what callers ask for becomes rows, once per idempotency key, before anybody hears "202".
 
-A batch is accepted whole or not at all, in a constant number of statements; one notification is a batch of one.
+A batch is accepted whole or not at all, in a constant number of statements. One notification is a batch of one; those
+that arrive while others are being stored share the next batch, and none of them suffers for another's mistake.
 """
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from notifier.domain.access import Caller, Scope
+from notifier.dispatch.drafts import (
+    Draft,
+    Judge,
+    refuse_doubled_keys,
+    refuse_other_bodies,
+    refuse_people,
+    refuse_scopes,
+    refuse_unreachable,
+)
 from notifier.domain.messages import Ids, Lane
 from notifier.domain.notifications import Notification
-from notifier.domain.who import Answer, Plan, Rule
-from notifier.errors import Conflict, Forbidden, InvalidInput, Problem
+from notifier.domain.who import Plan
+from notifier.errors import NotifierError
 from notifier.jobs import Jobs
-from notifier.rendering import Template, Templates
+from notifier.rendering import Templates
 from notifier.store import messages, notifications, templates, who
 from notifier.store.database import Connection, Database
 from notifier.store.messages import NewMessage
-from notifier.store.notifications import FirstAnswer, NewNotification
+from notifier.store.notifications import NewNotification
 from notifier_channels.contract import Channel
 
-MAX_PROBLEMS = 100  #: of one answer: enough to mend a batch by
+TOGETHER = 100  #: single notifications that share a transaction
+TURNS = 2  #: such transactions at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Accept:
     _ids: Ids = field(default_factory=Ids)
     _versions: dict[str, int] = field(default_factory=dict)
 
-    async def __call__(self, asked: Sequence[Notification], caller: Caller) -> list[Accepted]:
+    async def __call__(self, asked: Sequence[Notification]) -> list[Accepted]:
         """Accept all of these or none; the answers come in the same order.
 
         Raises:
@@ -60,9 +70,9 @@ class Accept:
             Forbidden: the key lacks the scope that a template's category needs.
 
         """
-        _refuse_doubled_keys(asked)
+        refuse_doubled_keys(asked)
         await self._register(asked)
-        answers, new = await self.database.transact(lambda c: self._accept(c, asked, caller))
+        answers, new = await self.database.transact(lambda c: self._accept(c, asked))
         due: dict[Lane, list[UUID]] = defaultdict(list)
         for message in new:
             due[message.lane].append(message.id)
@@ -70,13 +80,11 @@ class Accept:
             self.jobs.ring(lane, ids)
         return answers
 
-    async def _accept(
-        self, c: Connection, asked: Sequence[Notification], caller: Caller
-    ) -> tuple[list[Accepted], list[NewMessage]]:
+    async def _accept(self, c: Connection, asked: Sequence[Notification]) -> tuple[list[Accepted], list[NewMessage]]:
         now, first = await notifications.first_answers(c, [one.key_hash for one in asked])
-        _refuse_other_bodies(asked, first)
+        refuse_other_bodies(asked, first)
         new = [one for one in asked if one.key_hash not in first]
-        stored, due = await self._store(c, new, caller, now) if new else ({}, [])
+        stored, due = await self._store(c, new, now) if new else ({}, [])
         return [
             Accepted(first[one.key_hash].answer, is_replay=True)
             if one.key_hash in first
@@ -85,14 +93,14 @@ class Accept:
         ], due
 
     async def _store(
-        self, c: Connection, new: Sequence[Notification], caller: Caller, now: datetime
+        self, c: Connection, new: Sequence[Notification], now: datetime
     ) -> tuple[dict[bytes, NewNotification], list[NewMessage]]:
-        drafts = self._draft(new, now)
-        _refuse_scopes(drafts, caller)
+        drafts = Judge(self.templates, self.channels)(new, now)
+        refuse_scopes(drafts)
         planned = await who.settle(c, [one.recipient for one in new], self._new_id, replace=False)
-        _refuse_people(new, planned.answers)
-        _refuse_unreachable(drafts, planned)
-        rows = [self._compose(draft, planned, caller, now) for draft in drafts]
+        refuse_people(new, planned.answers)
+        refuse_unreachable(drafts, planned)
+        rows = [self._compose(draft, planned, now) for draft in drafts]
         kept = [notification for notification, _ in rows]
         if not await notifications.insert(c, kept):
             raise psycopg.errors.SerializationFailure("another request was first with one of these keys")
@@ -100,58 +108,9 @@ class Accept:
         await messages.insert(c, queued)
         return {one.key_hash: one for one in kept}, [message for message in queued if message.due_at <= now]
 
-    # Judging: pure, and complete before anything is written ------------------------------------------------------
-
-    def _draft(self, new: Sequence[Notification], now: datetime) -> list[_Draft]:
-        drafts: list[_Draft] = []
-        problems: list[Problem] = []
-        for position, asked in enumerate(new):
-            match self._judge(position, asked, now):
-                case _Draft() as draft:
-                    drafts.append(draft)
-                case found:
-                    problems += found
-        if problems:
-            raise InvalidInput(problems[:MAX_PROBLEMS])
-        return drafts
-
-    def _judge(self, position: int, asked: Notification, now: datetime) -> _Draft | list[Problem]:
-        template = self.templates.find(asked.template)
-        if template is None:
-            return [asked.problem("template", self._near(asked.template)), *asked.timing_problems(now)]
-        problems = asked.timing_problems(now) + self._channel_problems(asked, template)
-        problems += template.problems(asked.data, f"{asked.pointer}/data")
-        if problems:
-            return problems
-        due_at, expires_at = asked.schedule(now, template.expires_after)
-        return _Draft(position, asked, template, asked.channels or self._sendable(template), due_at, expires_at)
-
-    def _near(self, key: str) -> str:
-        near = difflib.get_close_matches(key, [template.key for template in self.templates.all()], n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "see `notifier templates check`"
-        )
-        return f"no such template; {hint}"
-
-    def _sendable(self, template: Template) -> tuple[Channel, ...]:
-        return tuple(sorted(template.channels & template.topic.defaults.keys() & self.channels))
-
-    def _channel_problems(self, asked: Notification, template: Template) -> list[Problem]:
-        sendable = self._sendable(template)
-        if asked.channels is None:
-            return [] if sendable else [asked.problem("template", "none of its channels has a provider; set one up")]
-        remedy = f"choose of: {', '.join(sendable)}" if sendable else "it has none that can be sent"
-        return [
-            asked.problem(f"channels/{position}", f"the template cannot be sent by {channel}; {remedy}")
-            for position, channel in enumerate(asked.channels)
-            if channel not in sendable
-        ]
-
     # Composing the rows ------------------------------------------------------------------------------------------
 
-    def _compose(
-        self, draft: _Draft, planned: Plan, caller: Caller, now: datetime
-    ) -> tuple[NewNotification, list[NewMessage]]:
+    def _compose(self, draft: Draft, planned: Plan, now: datetime) -> tuple[NewNotification, list[NewMessage]]:
         person = draft.person(planned)
         id_, version = self._new_id(), self._versions[draft.template.hash]
         queued = [
@@ -175,7 +134,7 @@ class Accept:
             recipient_id=person,
             template_version=version,
             data=draft.asked.data,
-            api_key_id=caller.key_id,
+            api_key_id=draft.asked.caller.key_id,
             created_at=now,
             key_hash=draft.asked.key_hash,
             body_hash=draft.asked.body_hash,
@@ -199,99 +158,75 @@ class Accept:
                     self._versions[template.hash] = await templates.register(c, template)
 
 
+@dataclass(slots=True)
+class AcceptOne:
+    """Takes single notifications in. Under load they share transactions; alone, one waits for nobody."""
+
+    accept: Accept
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _turns: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)  #: the loop itself would let them be collected
+
+    async def __call__(self, asked: Notification) -> Accepted:
+        """Accept one, or refuse it with what `Accept` raises."""
+        waiting = _Waiting(asked, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._turns < TURNS:
+            self._turns += 1
+            task = asyncio.create_task(self._serve())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await waiting.answer
+
+    async def _serve(self) -> None:
+        while group := self._next_group():
+            try:
+                answers = await self.accept([one.asked for one in group])
+            except NotifierError as error:
+                await self._one_by_one(group, error)
+            except Exception as error:  # noqa: BLE001  # each of those who wait is told
+                for one in group:
+                    one.fail(error)
+            else:
+                for one, answer in zip(group, answers, strict=True):
+                    one.succeed(answer)
+        self._turns -= 1  # right after the last look: whoever comes now starts a turn
+
+    def _next_group(self) -> list[_Waiting]:
+        """Those who have waited longest; a second request under the same key finds the first one's answer later."""
+        group: dict[bytes, _Waiting] = {}
+        later = []
+        for one in self._waiting:
+            free = one.asked.key_hash not in group and len(group) < TOGETHER
+            group.setdefault(one.asked.key_hash, one) if free else later.append(one)
+        self._waiting = later
+        return list(group.values())
+
+    async def _one_by_one(self, group: Sequence[_Waiting], error: NotifierError) -> None:
+        """One of them was refused, and with it all: each is heard by itself."""
+        if len(group) == 1:
+            group[0].fail(error)
+            return
+        for one in group:
+            try:
+                [answer] = await self.accept([one.asked])
+            except Exception as its_own:  # noqa: BLE001  # whoever waits is told
+                one.fail(its_own)
+            else:
+                one.succeed(answer)
+
+
 @dataclass(frozen=True, slots=True)
-class _Draft:
-    """A notification that may be accepted, if its recipient can be reached."""
+class _Waiting:
+    """A caller who has gone away is neither told nor missed: what was accepted stays accepted."""
 
-    position: int
     asked: Notification
-    template: Template
-    channels: Sequence[Channel]
-    due_at: datetime
-    expires_at: datetime
+    answer: asyncio.Future[Accepted]
 
-    def person(self, planned: Plan) -> UUID:
-        match planned.answers[self.position]:
-            case UUID() as person:
-                return person
-            case rule:
-                raise AssertionError(f"{rule} is refused before anything is composed")
+    def succeed(self, answer: Accepted) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
 
-    def reachable(self, planned: Plan) -> list[Channel]:
-        held = planned.reach[self.person(planned)]
-        return [channel for channel in self.channels if channel in held]
-
-    def unreachable(self, planned: Plan) -> list[Problem]:
-        """All channels that were asked for must be there; of those that are merely possible, one."""
-        reachable = self.reachable(planned)
-        missing = [channel for channel in self.channels if channel not in reachable]
-        if not missing or (self.asked.channels is None and reachable):
-            return []
-        wanted = " or ".join(missing)
-        return [self.asked.problem("recipient", f"has no address for {wanted}; store one or give it here")]
-
-
-def _refuse_doubled_keys(asked: Sequence[Notification]) -> None:
-    first: dict[bytes, int] = {}
-    problems = [
-        Problem(one.key_pointer, f"the item at position {first[one.key_hash]} has the same key; each needs its own")
-        for position, one in enumerate(asked)
-        if first.setdefault(one.key_hash, position) != position
-    ]
-    if problems:
-        raise InvalidInput(problems[:MAX_PROBLEMS])
-
-
-def _refuse_other_bodies(asked: Sequence[Notification], first: Mapping[bytes, FirstAnswer]) -> None:
-    problems = [
-        Problem(one.key_pointer, "this key came with another body in the last 7 days; use a new key for a new request")
-        for one in asked
-        if one.key_hash in first and first[one.key_hash].body_hash != one.body_hash
-    ]
-    if problems:
-        raise InvalidInput(problems[:MAX_PROBLEMS])
-
-
-def _refuse_scopes(drafts: Sequence[_Draft], caller: Caller) -> None:
-    missing = [(draft, scope) for draft in drafts if (scope := _needed(draft)) not in caller.scopes]
-    if missing:
-        names = " and ".join(sorted({f"`{scope}`" for _, scope in missing}))
-        raise Forbidden(
-            f"This key lacks the scope {names}, which the template's category needs.",
-            [draft.asked.problem("template", f"needs the scope `{scope}`") for draft, scope in missing[:MAX_PROBLEMS]],
-        )
-
-
-def _needed(draft: _Draft) -> Scope:
-    return Scope.to_send(draft.template.topic.category)
-
-
-def _refuse_people(asked: Sequence[Notification], answers: Sequence[Answer]) -> None:
-    refused = [(one, answer) for one, answer in zip(asked, answers, strict=True) if isinstance(answer, Rule)]
-    problems = [_explain(one, rule) for one, rule in refused[:MAX_PROBLEMS]]
-    if any(rule in (Rule.SEVERAL_HOLDERS, Rule.OTHER_ADDRESS) for _, rule in refused):
-        raise Conflict("What is asked contradicts what is stored about a recipient.", problems)
-    if problems:
-        raise InvalidInput(problems)
-
-
-def _explain(asked: Notification, rule: Rule) -> Problem:
-    match rule:
-        case Rule.SEVERAL_HOLDERS:
-            return asked.problem("recipient", "several recipients hold this address; name the id")
-        case Rule.OTHER_ADDRESS:
-            return asked.problem(
-                "recipient", "holds another address than this; change it with PUT /v1/recipients/{id}, or leave it out"
-            )
-        case Rule.UNKNOWN_ID:
-            return asked.problem("recipient/id", "no such recipient; PUT /v1/recipients/{id} first, or add an address")
-        case Rule.NO_ADDRESS:
-            return asked.problem("recipient", "name an id, an address, or both")
-        case _:
-            assert_never(rule)
-
-
-def _refuse_unreachable(drafts: Sequence[_Draft], planned: Plan) -> None:
-    problems = [problem for draft in drafts for problem in draft.unreachable(planned)]
-    if problems:
-        raise InvalidInput(problems[:MAX_PROBLEMS])
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from notifier.domain.access import Caller
 from notifier.domain.who import Given
 from notifier.errors import Problem
 from notifier_channels.contract import Channel
@@ -21,6 +22,7 @@ FURTHEST = timedelta(days=366)
 class Notification:
     """One template to one recipient, asked for under one idempotency key."""
 
+    caller: Caller
     pointer: str  #: where it stands in the request's body
     key_pointer: str  #: where its idempotency key stands
     key_hash: bytes

@@ -44,10 +44,10 @@ ONCE = Header(alias="Idempotency-Key", description="Repeated within 7 days, it g
 async def send(request: Request, body: NotificationBody, idempotency_key: Annotated[Key, ONCE]) -> Response:
     """Accept one notification. The answer comes once it is committed; from then on it is not lost."""
     app, caller = _called(request)
-    reader = Reader(app)
+    reader = Reader(app, caller)
     asked = reader.notification(body, "", idempotency_key)
     reader.check()
-    [accepted] = await app.accept([asked], caller)
+    accepted = await app.accept_one(asked)
     headers = {"Idempotent-Replayed": "true"} if accepted.is_replay else None
     return _json(_ordered(accepted.answer), headers)
 
@@ -58,13 +58,13 @@ async def send(request: Request, body: NotificationBody, idempotency_key: Annota
 async def send_batch(request: Request, body: BatchBody) -> Response:
     """Accept up to 1,000 notifications, all or none; the answers come in the same order."""
     app, caller = _called(request)
-    reader = Reader(app)
+    reader = Reader(app, caller)
     asked = [
         reader.notification(item, f"/notifications/{position}", item.idempotency_key)
         for position, item in enumerate(body.notifications)
     ]
     reader.check()
-    answers = await app.accept(asked, caller)
+    answers = await app.accept(asked)
     return _json({"notifications": [_ordered(one.answer) | {"replayed": one.is_replay} for one in answers]})
 
 

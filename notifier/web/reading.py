@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from notifier.app import App
+from notifier.domain.access import Caller
 from notifier.domain.notifications import Notification, body_hash, key_hash
 from notifier.domain.who import Given, GivenAddress
 from notifier.errors import InvalidInput, Problem
@@ -25,6 +26,7 @@ class Reader:
     """Reads the parts of one request and collects what is wrong with any of them."""
 
     app: App
+    caller: Caller
     problems: list[Problem] = field(default_factory=list)
 
     def check(self) -> None:
@@ -47,6 +49,7 @@ class Reader:
         """A notification out of a request; `pointer` is where it stands there."""
         in_batch = isinstance(body, BatchItem)
         return Notification(
+            caller=self.caller,
             pointer=pointer,
             key_pointer=f"{pointer}/idempotency_key" if in_batch else "",
             key_hash=key_hash(key),

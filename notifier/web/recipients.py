@@ -46,7 +46,7 @@ Id = Annotated[ExternalId, Path(description="The product's own id.")]
 async def put(request: Request, response: Response, id: Id, body: RecipientBody) -> RecipientAnswer:  # noqa: A002
     """Keep what is said of a recipient. Fields that are left out stay as they are; null removes."""
     app: App = request.app.state.notifier
-    reader = Reader(app)
+    reader = Reader(app, request.state.caller)
     given = reader.given(body, "", id)
     reader.check()
     if await app.register.put(given):
@@ -171,7 +171,7 @@ class _Import:
         form = read(line)
         if isinstance(form, Bad):
             return form.problems
-        reader = Reader(self.app)
+        reader = Reader(self.app, self.caller)
         given = reader.given(form, "", form.id)
         grants = [self._grant(grant, f"/grants/{position}", reader) for position, grant in enumerate(form.grants)]
         return reader.problems or Line(number, given, grants)

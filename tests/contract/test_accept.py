@@ -372,3 +372,59 @@ async def test_a_message_pins_the_version_it_was_accepted_with(api: Api) -> None
     template = api.app.templates.find("password-reset")
     assert (version["key"], version["hash"]) == (template.key, template.hash)
     assert version["sources"] == dict(template.sources)
+
+
+# Sharing transactions -------------------------------------------------------------------------------------------------
+
+
+async def test_single_requests_that_come_together_share_transactions(api: Api) -> None:
+    await api.send()
+    answers = await asyncio.gather(*(api.send(recipient={"email": f"u{n}@example.test"}) for n in range(60)))
+    assert {answer.status_code for answer in answers} == {202}
+    rows = await api.rows("SELECT count(DISTINCT xmin::text) AS transactions FROM messages")
+    assert rows[0]["transactions"] < 20
+
+
+async def test_nobody_suffers_for_the_mistake_of_a_neighbour(api: Api) -> None:
+    bad = [{"data": {}}, {"recipient": {"id": "nobody"}}, {"template": "no-such"}]
+    good = [{"recipient": {"email": f"u{n}@example.test"}} for n in range(20)]
+    answers = await asyncio.gather(*(api.send(**changes) for changes in [*good[:10], *bad, *good[10:]]))
+    assert [answer.status_code for answer in answers] == [202] * 10 + [422] * 3 + [202] * 10
+    assert await api.count("messages") == 20
+    assert [pointers(answer)[0] for answer in answers[10:13]] == ["/data/reset_url", "/recipient/id", "/template"]
+
+
+async def test_requests_of_different_keys_keep_their_own_scopes_and_names(api: Api) -> None:
+    may, may_not = await api.key(Scope.SEND_TRANSACTIONAL), await api.key(Scope.SEND_MARKETING)
+    posts = [
+        api.client.post(
+            "/v1/notifications",
+            json=a_body(recipient={"email": f"u{n}@example.test"}),
+            headers=once() | (may if n % 2 else may_not),
+        )
+        for n in range(20)
+    ]
+    answers = await asyncio.gather(*posts)
+    assert [answer.status_code for answer in answers] == [403, 202] * 10
+    names = await api.rows("SELECT DISTINCT api_key_id FROM notifications")
+    assert [row["api_key_id"] for row in names] == [may["Authorization"].split("_")[1]]
+
+
+async def test_whoever_goes_away_is_not_missed_and_blocks_nobody(api: Api) -> None:
+    going = [asyncio.create_task(api.send(recipient={"email": f"gone{n}@example.test"})) for n in range(5)]
+    await asyncio.sleep(0)
+    for task in going:
+        task.cancel()
+    await asyncio.gather(*going, return_exceptions=True)
+    answers = await asyncio.gather(*(api.send(recipient={"email": f"u{n}@example.test"}) for n in range(10)))
+    assert {answer.status_code for answer in answers} == {202}
+
+
+async def test_turn_after_turn_everybody_is_answered(api: Api) -> None:
+    async def caller(name: int) -> None:
+        for n in range(15):
+            assert (await api.send(recipient={"email": f"u{name}-{n}@example.test"})).status_code == 202
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(caller(name) for name in range(5)))
+    assert await api.count("messages") == 75
