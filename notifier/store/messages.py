@@ -271,6 +271,8 @@ async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int
 
     A fenced worker's late answer still finds its message `unknown`; one that was repeated meanwhile it does not find.
     """
+    # Two statements: after a wait for a sweep, one would see the message as it is and the attempt as it was.
+    await c.execute("SELECT 1 FROM messages WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(attempts),))
     return await rows(
         c,
         "SELECT m.id, m.state, m.recipient_id, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at,"
@@ -279,7 +281,7 @@ async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int
         " JOIN messages m ON m.id = v.id"
         " JOIN attempts a ON a.message_id = v.id AND a.n = v.n"
         " WHERE a.worker_id = %s AND (a.state, m.state) IN (('started', 'sending'), ('unknown', 'unknown'))"
-        " ORDER BY m.id FOR NO KEY UPDATE OF m",
+        " ORDER BY m.id",
         (list(attempts), list(attempts.values()), worker),
     )
 
@@ -353,11 +355,13 @@ def topic_of(topics: Mapping[str, Topic], key: str, category: Category) -> Topic
 
 async def orphans_of(c: Connection, worker: int) -> list[Row]:
     """Lock and list what a dead worker left in hand, with the attempt that is under way, if intent was committed."""
+    # Two statements: the server may still be committing the worker's last gate, and one would miss its attempts.
+    await c.execute("SELECT 1 FROM messages WHERE worker_id = %s ORDER BY id FOR NO KEY UPDATE", (worker,))
     return await rows(
         c,
         "SELECT m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at, a.n"
         " FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
-        " WHERE m.worker_id = %s ORDER BY m.id FOR NO KEY UPDATE OF m",
+        " WHERE m.worker_id = %s ORDER BY m.id",
         (worker,),
     )
 

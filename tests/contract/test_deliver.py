@@ -8,9 +8,11 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from notifier.dispatch.sweep import Sweep
+from notifier.dispatch.sweep import Sweep, _settle, _settled, _tried
+from notifier.domain import retry
 from notifier.domain.messages import MAX_CLAIMS, Lane
 from notifier.journal import boot_id
+from notifier.store import messages
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -316,6 +318,42 @@ async def test_a_line_before_and_none_after_is_doubt_and_both_are_an_answer(worl
     await sweep(world)()
     assert await world.states(ids) == [("accepted", None), ("unknown", "in_doubt:worker_died")]
     assert await world.one("SELECT reference LIKE 'ref-%%' FROM attempts WHERE message_id = %s", ids[0])
+
+
+async def until_somebody_waits(world) -> None:
+    while not await world.one("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0)
+
+
+async def test_a_gate_that_commits_after_its_worker_died_is_seen_with_its_attempts(world):
+    ids = await world.queue(await world.people(2))
+    async with world.worker(Scripted()) as deliver:
+        batch = await deliver._claim((), 0)
+        deliver.journal.close()
+    async with world.database.connection() as c:
+        async with c.transaction():
+            await deliver._rule(c, batch)  # the server goes on with what a dead client had sent
+            recovering = asyncio.create_task(sweep(world).recover())
+            await until_somebody_waits(world)
+        await recovering
+    assert await world.states(ids) == [("queued", "worker_died")] * 2
+    assert await world.attempts(ids[0]) == [(1, "not_taken")]
+
+
+async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the_sweep_leaves(world):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        permitted = await deliver._gate(await deliver._claim((), 0))
+        outgoing, spoiled = deliver._render(permitted)
+        outcomes = await deliver._send(outgoing)
+        async with world.database.connection() as c:
+            async with c.transaction():
+                orphans = await messages.orphans_of(c, deliver.worker)
+                await _settle(c, [_settled(row, retry.in_doubt(_tried(row), row["expires_at"])) for row in orphans])
+                settling = asyncio.create_task(deliver._settle(permitted, outcomes, spoiled))
+                await until_somebody_waits(world)
+            await settling
+    assert await world.states(ids) == [("accepted", None)]
 
 
 async def test_a_living_worker_is_left_alone(world):
