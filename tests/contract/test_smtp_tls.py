@@ -122,7 +122,9 @@ async def test_where_starttls_fails_nothing_goes_in_the_clear(certificates, faul
     assert gave_nothing_away(sink)
 
 
-@pytest.mark.parametrize("injected", [b"250-lists.example.com\r\n250 AUTH PLAIN\r\n", b"250 ok\r\n", b"2"])
+@pytest.mark.parametrize(
+    "injected", [b"250-lists.example.com\r\n250 AUTH PLAIN\r\n", b"250 ok\r\n", b"250-AUTH PLAIN\r\n", b"2"]
+)
 async def test_what_is_said_in_the_clear_behind_starttls_is_not_believed(certificates, injected):
     sink = Sink(tls=server_context(certificates.good), said_with_starttls=injected, credentials=(USER, PASSWORD))
     outcome = await tried(sink, certificates.authority)

@@ -15,6 +15,7 @@ LONGEST_PATH = 254  #: RFC 5321 4.5.3.1.3, without the angle brackets
 _PATH = re.compile(
     r"""[^\x00-\x20"(),:;<>@\[\\\]\x7f-\xa0\u2028\u2029\ud800-\udfff]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"""
 )
+_NAMES = re.compile(r"[^\W_]{3,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ class Mail:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no text that we keep may repeat (I5)."""
+        """What no text that we keep may repeat (I5): of `ann.smith@` also `smith` alone."""
         local, _, domain = self.recipient.rpartition("@")
-        return (self.recipient, local, domain, self.sender.rpartition("@")[0])
+        return (local, *_NAMES.findall(local), domain, self.sender.rpartition("@")[0])
 
     def refusal(self, features: Features) -> Outcome | None:
         """Why this server cannot take it, known before a byte is sent."""

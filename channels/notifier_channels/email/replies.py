@@ -94,7 +94,6 @@ _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})\b")
 _REFERENCE = re.compile(r"(?:queued as|\bid=)\s*([\w.-]+)", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _ADDRESS = re.compile(r"""[^\s<>"'(),;]*\s?(?:@|%40|=40)\s?[^\s<>"'(),;]*""", re.IGNORECASE)
-_PART = re.compile(r"[^\W_]{3,}")
 
 
 class Reply(NamedTuple):
@@ -189,15 +188,15 @@ def blames_policy(refusal: Outcome) -> bool:
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text in one line, without addresses, the secrets and their parts."""
+    """The text in one line, without addresses and without the secrets."""
     text = _UNPRINTABLE.sub(" ", text)
     if len(text) > _LONGEST_TEXT:
         text = text[:_LONGEST_TEXT].rpartition(" ")[0]  # no half of an address may stay
     text = _ADDRESS.sub("…", text)
-    parts = {part for secret in secrets for part in (secret, *_PART.findall(secret)) if part}
     folded = text.casefold()
-    for part in sorted((part for part in parts if part.casefold() in folded), key=len, reverse=True):
-        pattern = re.escape(part) if len(part) > 2 else rf"(?<![^\W_]){re.escape(part)}(?![^\W_])"
+    told = {secret for secret in secrets if secret and secret.casefold() in folded}
+    for secret in sorted(told, key=len, reverse=True):
+        pattern = re.escape(secret) if len(secret) > 2 else rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])"
         text = re.sub(pattern, "…", text, flags=re.IGNORECASE)
     return text.strip()[:LONGEST_DETAIL]
 
