@@ -45,7 +45,7 @@ from notifier.domain.retry import Settlement, Tried
 from notifier.domain.tokens import Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
-from notifier.rendering import Ingredients, Templates, pick, render
+from notifier.rendering import Ingredients, Template, Templates, render
 from notifier.store import consent, events, messages, providers, recipients, suppressions
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Claimed, Ruling, Settled
@@ -95,7 +95,6 @@ class Permitted:
     attempt: int
     first_attempted_at: datetime
     address: Address
-    topic: Topic
     facts: Row
 
     @property
@@ -234,7 +233,6 @@ class Deliver:
                 intent.n,
                 intent.first_attempted_at,
                 _address(rows[intent.message_id]),
-                self._topic(rows[intent.message_id]),
                 rows[intent.message_id],
             )
             for intent in intents
@@ -270,11 +268,12 @@ class Deliver:
     def _outgoing(self, one: Permitted) -> Outgoing[EmailContent]:
         facts, message = one.facts, one.permit.message
         template = self.shelf[facts["template_version"]]
+        locale = facts["locale"] or self.default_locale
         ingredients = Ingredients(
-            locale=facts["locale"] or self.default_locale,
+            locale=locale,
             timezone=facts["timezone"] or self.default_timezone,
             data=facts["data"] or {},
-            unsubscribe=self._list_headers(one) if one.topic.category is Category.MARKETING else None,
+            unsubscribe=self._list_headers(template, locale, one),
             preferences_url=self.links.preferences_url(facts["recipient_id"], facts["now"]),
         )
         return Outgoing(
@@ -287,14 +286,14 @@ class Deliver:
             return_path=self.links.return_path(message, one.attempt),
         )
 
-    def _list_headers(self, one: Permitted) -> ListHeaders:
-        person, message, channel = one.facts["recipient_id"], one.permit.message, Channel(one.facts["channel"])
-        locale = one.facts["locale"] or self.default_locale
-        return ListHeaders(
-            list_id=f"{one.topic.key}.{self.templates.identity.list_domain}",
-            list_name=pick(one.topic.names, locale, self.default_locale) or one.topic.key,
-            unsubscribe_url=self.links.unsubscribe_url(person, one.topic.key, channel, message),
-            unsubscribe_mailto=self.links.unsubscribe_mailto(person, one.topic.key),
+    def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:
+        if not template.is_marketing:
+            return None
+        person, key = one.facts["recipient_id"], template.topic.key
+        return template.list_headers(
+            locale,
+            self.links.unsubscribe_url(person, key, Channel(one.facts["channel"]), one.permit.message),
+            self.links.unsubscribe_mailto(person, key),
         )
 
     # Send -------------------------------------------------------------------------------------------------------------
