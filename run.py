@@ -35,6 +35,7 @@ USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FOREIGN = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 OFFLINE = ("name resolution", "Failed to establish", "unreachable", "error sending request", "dns error", "timed out")
 FULL = ("No space left", "Disk quota exceeded")
+ROOM = 100_000_000  #: bytes; with less, whatever was said, the disk is the reason
 
 
 class Cannot(Exception):
@@ -215,7 +216,7 @@ def attempt(command: list[str]) -> str | None:
 
 def why(said: str, place: Path) -> str:
     """The sentence for an installation that failed."""
-    if any(sign in said for sign in FULL):
+    if any(sign in said for sign in FULL) or shutil.disk_usage(place.parent).free < ROOM:
         return f"the disk of {place} is full: free about 700 MB, or set NOTIFIER_STATE_DIR to a place with room"
     if any(sign in said for sign in OFFLINE):
         return "the packages cannot be fetched: connect this machine to the network, or set PIP_INDEX_URL to a mirror"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 import signal
 from pathlib import Path
@@ -62,6 +64,11 @@ class Postgres(Server):
 
     def _create(self, initdb: Path) -> None:
         """Make the data directory under another name first, so that a half-made one is never taken for whole."""
+        if self.account is None and not _has_name(os.geteuid()):
+            raise NotConfigured(
+                f"initdb wants a user with a name, and user {os.geteuid()} stands in no passwd file: run as another "
+                "user, or set DATABASE_URL"
+            )
         new = self.home / "data.new"
         shutil.rmtree(new, ignore_errors=True)
         options = ["-A", "trust", "-U", "notifier", "-E", "UTF8", "--no-locale"]
@@ -99,3 +106,11 @@ class Postgres(Server):
             return int(self.data.joinpath("postmaster.pid").read_text().split()[0])
         except (OSError, ValueError, IndexError):
             return None
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
