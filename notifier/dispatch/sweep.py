@@ -89,8 +89,8 @@ class Sweep:
             await self._settle_by_journal(c, attempted, said, now)
         elif now - lost_at > self.send_timeout:  # its last byte has left by now; its late answers stay welcome
             await _settle(c, [_settled(row, retry.in_doubt(_tried(row), now)) for row in attempted])
-        elif attempted:
-            return False  # it may be alive, or its machine may come back: it is looked at again
+        else:
+            return False  # it may be alive and claim, or its machine may come back: it is looked at again
         await workers.end(c, worker.id)
         return True
 

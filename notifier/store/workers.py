@@ -40,11 +40,17 @@ async def register(c: Connection, lane: Lane, boot_id: str, journals: Path) -> W
 
 
 async def take_dead(c: Connection) -> list[Worker]:
-    """Find workers whose lock is free and hold it until this transaction ends, so that one process recovers each."""
+    """Find workers whose lock is free and hold it until this transaction ends, so that one process recovers each.
+
+    A worker that was ended comes back when something is in its hands: the server may commit a claim after its client
+    has died, and a worker that has lost its lock claims until it notices.
+    """
     found = await rows(
         c,
         "WITH unended AS MATERIALIZED ("
-        "  SELECT * FROM workers WHERE ended_at IS NULL ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)"
+        "  SELECT * FROM workers WHERE ended_at IS NULL"
+        "   OR id IN (SELECT worker_id FROM messages WHERE worker_id IS NOT NULL)"
+        "  ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)"
         " SELECT id, lane, boot_id, journal, lost_at FROM unended WHERE pg_try_advisory_xact_lock(%s, id)",
         (LOCK_CLASS,),
     )

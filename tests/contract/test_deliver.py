@@ -356,6 +356,31 @@ async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the
     assert await world.states(ids) == [("accepted", None)]
 
 
+async def test_a_claim_that_commits_after_its_worker_was_ended_is_found_all_the_same(world):
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        deliver.journal.close()
+    await sweep(world)()
+    assert await world.one("SELECT count(*) FROM workers WHERE ended_at IS NULL") == 0
+    await deliver._claim((), 0)  # the server goes on with what a dead client had sent
+    await sweep(world)()
+    assert await world.states(ids) == [("queued", "worker_died")]
+
+
+async def test_a_worker_that_lives_on_without_its_lock_keeps_its_journal(world):
+    ids = await world.queue(await world.people(2))
+
+    def half(message, witness):
+        return take(message, witness) if message.id == ids[0] else Unavailable("not yet")
+
+    async with world.worker(Scripted(half)) as deliver:
+        pass
+    await sweep(world)()  # nothing is in its hands, but it may still take something
+    await dies(world, deliver, until="answer")
+    await sweep(world)()
+    assert await world.states(ids) == [("accepted", None), ("queued", "worker_died")]
+
+
 async def test_a_living_worker_is_left_alone(world):
     await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
