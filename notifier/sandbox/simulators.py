@@ -113,7 +113,7 @@ SIMULATORS: tuple[Simulator, ...] = (
         name="throttle",
         behaviour=RefuseRecipient("421 4.7.0 Too many messages, slow down"),
         does="Answers 421 4.7.0 and closes the line, every time.",
-        then="queued again after a pause, until it has expired",
+        then="queued again after a pause",
     ),
     Simulator(
         name="reject",
