@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ class Curl:
         words = words[1:]
         options: dict[str, list[str]] = {"-X": [], "-H": [], "-d": []}
         (url,) = (word for word in words if word.startswith("http"))
-        for option, value in zip(words, words[1:], strict=False):
+        for option, value in pairwise(words):
             if option in options:
                 options[option].append(value)
         headers = dict(header.split(": ", 1) for header in options["-H"])
