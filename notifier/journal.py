@@ -7,6 +7,7 @@ attempt: no line before = proven unsent; both = the answer; only before = in dou
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -39,6 +40,7 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(self._file, 0)  # of another life: a database that was put back gives numbers out again
         self._open_batches = 0
         self._size = 0
         self._cut = asyncio.Event()
@@ -80,7 +82,11 @@ class Journal:
         os.close(self._file)
 
     def _write(self, line: str) -> None:
-        self._size += os.write(self._file, line.encode())
+        written = os.write(self._file, line.encode())
+        if written < len(line):
+            os.ftruncate(self._file, self._size)  # half a line would spoil the next one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
         if self._size > LONGEST:
             self._cut.clear()
 
@@ -98,11 +104,11 @@ class Testimony:
 def testimony(path: Path) -> Iterator[Testimony | None]:
     """Read a dead worker's journal while holding its lock.
 
-    None: the file is missing, or its writer lives (it lost its database lock, but not its life).
+    None: the file is out of reach or damaged, or its writer lives (it lost its database lock, but not its life).
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         yield None
         return
     try:
@@ -116,19 +122,35 @@ def testimony(path: Path) -> Iterator[Testimony | None]:
         os.close(descriptor)
 
 
-def read(lines: Iterable[str]) -> Testimony:
-    """Fold the lines. A torn last line is one that was never finished: it says nothing."""
+def read(lines: Iterable[str]) -> Testimony | None:
+    """Fold the lines. A torn last line is one that was never finished: it says nothing.
+
+    None: a line is damaged. It may have been any line, so that the whole proves nothing.
+    """
     said = Testimony()
-    for line in lines:
-        if not line.endswith("\n"):
-            break
-        kind, *words = line.split(maxsplit=3)
-        said.in_hand = UUID(words[0]) if kind == "R" else None
-        if kind == "B":
-            said.committed.add((UUID(words[0]), int(words[1])))
-        elif kind == "A":
-            said.answers[UUID(words[0]), int(words[1])] = _decode(words[2])
+    try:
+        for line in lines:
+            if line.endswith("\n"):
+                _hear(said, line.split(maxsplit=3))
+    except (ValueError, KeyError, TypeError):
+        return None
     return said
+
+
+def _hear(said: Testimony, words: list[str]) -> None:
+    match words:
+        case ["R", message]:
+            said.in_hand = UUID(message)
+            return
+        case ["E"]:
+            pass
+        case ["B", message, attempt]:
+            said.committed.add((UUID(message), int(attempt)))
+        case ["A", message, attempt, answer]:
+            said.answers[UUID(message), int(attempt)] = _decode(answer)
+        case _:
+            raise ValueError("no line of a journal")
+    said.in_hand = None
 
 
 def _encode(outcome: Outcome) -> str:

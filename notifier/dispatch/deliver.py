@@ -118,14 +118,21 @@ class BatchWitness:
         """Write the line before the byte; False when this process or this batch may no longer send."""
         if time.monotonic() >= self.deadline or not self.hold.may_commit():
             return False
-        self.journal.before(message, self.attempts[message])
+        try:
+            self.journal.before(message, self.attempts[message])
+        except OSError as error:  # the disk is full: what cannot be written down is not sent
+            log.error("journal.not_written", error=error.strerror)
+            return False
         self.committed.add(message)
         return True
 
     def answered(self, message: MessageId, outcome: Outcome) -> None:
-        """Write the line after the answer."""
-        self.journal.after(message, self.attempts[message], outcome)
+        """Write the line after the answer. Without it, the answer is known as long as this process lives."""
         self.answers[message] = outcome
+        try:
+            self.journal.after(message, self.attempts[message], outcome)
+        except OSError as error:
+            log.error("journal.not_written", error=error.strerror)
 
     def outcome_of(self, message: MessageId) -> Outcome:
         """What became of a message that the channel gave no outcome for, because it was cut off."""

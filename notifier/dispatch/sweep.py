@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -68,7 +69,8 @@ class Sweep:
     async def recover(self) -> None:
         """Settle what workers that are gone had in hand. Their journals go when that has committed."""
         for worker in await self.database.transact(self._recover_dead):
-            worker.journal.unlink(missing_ok=True)
+            with suppress(OSError):  # it is another machine's, or gone
+                worker.journal.unlink()
             log.warning("worker.recovered", worker=worker.id, lane=worker.lane)
 
     async def _recover_dead(self, c: Connection) -> list[Worker]:

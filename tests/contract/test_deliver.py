@@ -8,6 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from notifier.dispatch.deliver import BatchWitness, Hold
 from notifier.dispatch.sweep import Sweep, _settle, _settled, _tried
 from notifier.domain import retry
 from notifier.domain.messages import MAX_CLAIMS, Lane
@@ -18,10 +19,11 @@ from notifier_channels.contract import (
     BadAddress,
     Misconfigured,
     RateLimited,
+    Receipt,
     Rejected,
     Unavailable,
 )
-from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, take
+from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, new_id, take
 
 pytestmark = pytest.mark.anyio
 
@@ -270,6 +272,24 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
 
 
+class FullDisk:
+    """Stands where the journal would."""
+
+    def before(self, *_) -> None:
+        raise OSError(28, "No space left on device")
+
+    after = before
+
+
+async def test_what_cannot_be_written_down_is_not_sent_and_an_answer_that_cannot_is_kept():
+    ids = [new_id(), new_id()]
+    witness = BatchWitness(FullDisk(), Hold(), dict.fromkeys(ids, 1), float("inf"))
+    assert not witness.about_to_commit(ids[0])
+    witness.answered(ids[1], Receipt("r"))
+    assert witness.outcome_of(ids[0]) == Unavailable("cut_off")
+    assert witness.outcome_of(ids[1]) == Receipt("r")
+
+
 # Dead workers ---------------------------------------------------------------------------------------------------------
 
 
@@ -389,7 +409,7 @@ async def test_a_living_worker_is_left_alone(world):
         assert await world.one("SELECT state FROM messages") == "claimed"
 
 
-@pytest.mark.parametrize("why", ["file gone", "machine restarted", "writer alive"])
+@pytest.mark.parametrize("why", ["file gone", "file damaged", "machine restarted", "writer alive"])
 async def test_without_a_journal_to_read_intent_becomes_doubt_after_the_send_timeout(world, why):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
@@ -397,6 +417,9 @@ async def test_without_a_journal_to_read_intent_becomes_doubt_after_the_send_tim
         if why == "file gone":
             deliver.journal.close()
             deliver.journal.path.unlink()
+        elif why == "file damaged":
+            deliver.journal.close()
+            deliver.journal.path.write_bytes(bytes(99) + b"\n")
         elif why == "machine restarted":
             deliver.journal.close()
             await world.execute("UPDATE workers SET boot_id = 'before'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from datetime import timedelta
 from uuid import UUID
 
@@ -67,6 +68,42 @@ def test_a_torn_tail_says_nothing_that_was_not_written(data):
     written = [(3, (ONE, 1)), (5, (TWO, 1))]
     assert said.committed == {attempt for line, attempt in written if complete >= line}
     assert said.answers == ({(ONE, 1): Ambiguous("x")} if complete > 3 else {})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["\n", "\0\0\0\n", "B 0123\n", f"B {TWO.hex} x\n", f"B {ONE.hex[:9]}B {TWO.hex} 1\n", "EB 1 2\n",
+     f'A {ONE.hex} 1 ["Gone", {{}}]\n', f'A {ONE.hex} 1 ["Receipt", {{"odd": 1}}]\n', "A 1 2 {\n"],
+)  # fmt: skip
+def test_a_damaged_line_takes_the_proof_from_the_whole_journal(journal, damage):
+    journal.before(ONE, 1)
+    assert read([*lines_of(journal), damage, "E\n"]) is None
+
+
+def test_half_a_line_on_a_full_disk_is_taken_back_and_reported(journal):
+    journal.before(ONE, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 5, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            journal.before(TWO, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.before(TWO, 2)
+    assert read(lines_of(journal)).committed == {(ONE, 1), (TWO, 2)}
+
+
+def test_a_journal_begins_empty_though_a_file_of_an_earlier_life_is_there(tmp_path):
+    tmp_path.joinpath("worker-1.journal").write_text(f"B {ONE.hex} 1\n")
+    journal = Journal(tmp_path / "worker-1.journal")
+    assert not lines_of(journal)
+    journal.close()
+
+
+def test_a_path_that_cannot_be_read_is_no_testimony(tmp_path):
+    tmp_path.joinpath("file").touch()
+    with notebook.testimony(tmp_path / "file" / "worker-1.journal") as said:
+        assert said is None
 
 
 def test_a_living_writers_file_cannot_be_read_and_a_missing_one_is_none(journal, tmp_path):
