@@ -117,6 +117,12 @@ def test_any_head_and_body_can_be_read(fields: list[tuple[str, bytes]], body: by
     _read_all(head + b"\r\n" + body + b"\r\n--b\r\n\r\n" + body + b"\r\n--b--\r\n")
 
 
+@pytest.mark.parametrize("kind", ["html", "plain"])
+@pytest.mark.parametrize(("charset", "body"), [("utf-7", b"+2AA-"), ("unicode_escape", b"\\ud800"), ("hex", b"zz")])
+def test_a_charset_cannot_bring_in_what_utf_8_cannot_carry(kind: str, charset: str, body: bytes) -> None:
+    _read_all(f"Content-Type: text/{kind}; charset={charset}\r\n\r\n".encode() + body)
+
+
 def _read_all(raw: bytes) -> None:
     head, bodies = read_headers(raw), read_bodies(raw)
     shown = [head.subject, head.sender_name, head.sender_address, read_source(raw), bodies.snippet]
