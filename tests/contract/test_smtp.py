@@ -227,6 +227,16 @@ async def test_a_dead_line_that_nobody_closed_costs_no_attempt():
     assert len(sink.accepted) == 2
 
 
+async def test_however_many_lines_died_in_the_pool_no_attempt_is_lost():
+    dying = Fault("mail", then="close", after=40, times=2)
+    async with relay(dying, connections=2, delay=0.001) as (provider, sink):
+        await sent(provider, batch_of(*["ann"] * 40), Notebook())
+        assert sink.connections == 2
+        outcomes = await sent(provider, batch_of("ann"), Notebook())
+    assert kinds(outcomes) == [Receipt]
+    assert sink.connections == 3
+
+
 async def test_a_server_that_has_had_enough_of_a_connection_gets_another_one():
     faults = Fault("mail", "421 4.7.0 enough messages on this connection", then="close", every=8)
     async with relay(faults) as (provider, sink):
@@ -358,6 +368,26 @@ async def test_the_first_group_of_a_pipeline_is_exactly_this():
         b"MAIL FROM:<bounce+abc@in.example.com> SIZE=%d\r\n"
         b"RCPT TO:<ann@secret-domain.example>\r\n" % size
     )
+
+
+async def test_data_for_nobody_is_ended_by_a_lone_dot():
+    """Once DATA is pipelined, a server may ask for a mail although it refused every recipient (RFC 2920 3.1)."""
+    nobody = Fault("rcpt", "550 5.1.1 nobody", match="<bob@")
+    async with relay(nobody, data_without_recipients=True) as (provider, sink):
+        batch = batch_of("ann", "bob", "ann", "bob", "ann")
+        outcomes = await sent(provider, batch, Notebook())
+    assert in_order(batch, outcomes) == [Receipt, BadAddress, Receipt, BadAddress, Receipt]
+    assert sink.connections == 1
+    assert bytes(sink.sessions[0].clear).count(b"DATA\r\n.\r\nRSET\r\nMAIL") == 2
+    assert len(sink.accepted) == 3
+
+
+async def test_a_refused_transaction_is_reset_before_the_next():
+    async with relay(Fault("rcpt", "550 5.1.1 nobody", match="<bob@")) as (provider, sink):
+        batch = batch_of("bob", "bob", "ann", "bob", "ann")
+        outcomes = await sent(provider, batch, Notebook())
+    assert in_order(batch, outcomes) == [BadAddress, BadAddress, Receipt, BadAddress, Receipt]
+    assert sink.connections == 1
 
 
 async def test_body_and_next_envelope_leave_in_one_write(monkeypatch):
