@@ -62,6 +62,6 @@ def key_hash(key: str) -> bytes:
     return sha256(key.encode()).digest()
 
 
-def body_hash(body: Mapping[str, Any]) -> bytes:
+def canonical(body: Mapping[str, Any]) -> bytes:
     """The same for bodies that say the same, whatever the order of their fields and the white space between."""
-    return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).digest()
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -21,6 +21,7 @@ T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at once take turns
 DEADLOCK_RETRIES = 5
+PATIENCE = 5.0  #: seconds to wait for a connection; then whoever asked is told to come back
 
 
 class Database:
@@ -33,7 +34,7 @@ class Database:
             min_size=1,
             max_size=connections,
             open=False,
-            timeout=10,
+            timeout=PATIENCE,
             kwargs={"autocommit": True, "application_name": "notifier"},
             check=AsyncConnectionPool.check_connection,
         )

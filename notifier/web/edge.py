@@ -15,8 +15,10 @@ from notifier.web.problems import Kinds, Refused, answer, unavailable
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 256 * 1024
-MAX_IMPORT = 50 * 1024 * 1024
-IMPORT_PATH = "/v1/recipients/import"
+LARGER = {  #: whole requests that carry many; one notification in a batch is still held to MAX_BODY
+    "/v1/notifications/batch": 4 * 1024 * 1024,
+    "/v1/recipients/import": 50 * 1024 * 1024,
+}
 READ_TIMEOUT = 30.0  #: seconds between two pieces of a body
 
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
@@ -50,7 +52,8 @@ class Edge:
 
 
 def _limit(scope: Scope) -> int:
-    return MAX_IMPORT if scope["path"] == IMPORT_PATH else MAX_BODY
+    limit: int = LARGER.get(scope["path"], MAX_BODY)
+    return limit
 
 
 class _Limited:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from notifier.app import App
 from notifier.domain.access import Caller
-from notifier.domain.notifications import Notification, body_hash, key_hash
+from notifier.domain.notifications import Notification, canonical, key_hash
 from notifier.domain.who import Given, GivenAddress
 from notifier.errors import InvalidInput, Problem
 from notifier.web.bodies import BatchItem, InlineRecipient, NotificationBody, RecipientBody
+from notifier.web.edge import MAX_BODY
 from notifier_channels.addresses import EmailAddress, InvalidAddress, PhoneNumber
 from notifier_channels.contract import Address, Channel
 
@@ -48,12 +50,15 @@ class Reader:
     def notification(self, body: NotificationBody, pointer: str, key: str) -> Notification:
         """A notification out of a request; `pointer` is where it stands there."""
         in_batch = isinstance(body, BatchItem)
+        said = canonical(body.model_dump(mode="json", exclude={"idempotency_key"}, exclude_unset=True))
+        if len(said) > MAX_BODY:
+            self.problems.append(Problem(pointer, f"is over {MAX_BODY // 1024} KB; send less data"))
         return Notification(
             caller=self.caller,
             pointer=pointer,
             key_pointer=f"{pointer}/idempotency_key" if in_batch else "",
             key_hash=key_hash(key),
-            body_hash=body_hash(body.model_dump(mode="json", exclude={"idempotency_key"}, exclude_unset=True)),
+            body_hash=sha256(said).digest(),
             template=body.template,
             recipient=self.given(body.recipient, f"{pointer}/recipient", body.recipient.id),
             data=body.data,

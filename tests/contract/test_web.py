@@ -153,6 +153,17 @@ async def test_256_kb_is_the_limit(api: Api) -> None:
     assert await post(256 * 1024 + 1) == 413
 
 
+async def test_a_batch_may_be_larger_but_none_of_its_notifications(api: Api) -> None:
+    small = a_body()
+    large = small | {"data": small["data"] | {"padding": "x" * 300_000}}
+    items = [one | {"idempotency_key": f"large-{number}"} for number, one in enumerate([small, large])]
+
+    response = await api.client.post("/v1/notifications/batch", json={"notifications": items})
+
+    assert response.status_code == 422
+    assert {"pointer": "/notifications/1", "detail": "is over 256 KB; send less data"} in response.json()["errors"]
+
+
 async def test_a_body_that_never_comes_is_given_up(api: Api, monkeypatch) -> None:
     monkeypatch.setattr(edge, "READ_TIMEOUT", 0.01)
 
