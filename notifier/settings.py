@@ -21,7 +21,13 @@ Keys = Annotated[dict[str, SecretStr], NoDecode]
 class Environment(BaseSettings):
     """What every part reads."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,  # a compose file cannot leave a variable out, only empty
+    )
 
     env: Literal["development", "production"] = Field(
         "development", description="`production` refuses the sandbox, `.test` addresses and plain http links."
