@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import psycopg
 from pydantic import SecretStr
 
 from notifier import journal
@@ -107,10 +106,7 @@ class App:
     async def hands(self, lane: Lane) -> AsyncIterator[Hands]:
         """Enter a worker: take its lock and its journal, connect its providers."""
         journals = self.settings.state_dir.absolute() / JOURNALS
-        lock = await psycopg.AsyncConnection.connect(
-            self.database.url, autocommit=True, keepalives_idle=5, keepalives_interval=2, keepalives_count=3
-        )
-        async with lock:
+        async with await self.database.connect() as lock:
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
             deliver = self._deliver(lane, worker.id, Journal(worker.journal))
             yield Hands(worker.id, lock, deliver.hold, deliver)

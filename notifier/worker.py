@@ -20,12 +20,12 @@ import psycopg
 import structlog
 from dramatiq.asyncio import EventLoopThread, get_event_loop_thread
 from dramatiq.middleware.asyncio import AsyncIO
-from psycopg_pool import PoolTimeout
 
 from notifier import jobs
 from notifier.app import App, Hands
 from notifier.domain.messages import Lane
 from notifier.settings import Settings
+from notifier.store.database import AWAY
 from notifier.telemetry import where
 
 log = structlog.get_logger(__name__)
@@ -206,7 +206,7 @@ async def _schedule(settings: Settings) -> int:
                 if time.monotonic() >= forget_at:
                     await app.sweep.forget()
                     forget_at = time.monotonic() + FORGET_EVERY
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 log.warning("sweep.waits", error=type(error).__name__)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), SWEEP_EVERY)

@@ -20,9 +20,7 @@ from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
 
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
 from notifier.dispatch.shelf import Shelf
 from notifier.domain import retry
@@ -47,7 +45,7 @@ from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Template, Templates, render
 from notifier.store import consent, events, messages, providers, recipients, suppressions
-from notifier.store.database import Connection, Database, Row
+from notifier.store.database import AWAY, Connection, Database, Row
 from notifier.store.messages import Claimed, Ruling, Settled
 from notifier.telemetry import where
 from notifier_channels.addresses import EmailAddress
@@ -336,7 +334,7 @@ class Deliver:
         while permitted:
             try:
                 await self.database.transact(lambda c: self._write(c, permitted, outcomes, spoiled))
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 log.warning("settle.waits", error=type(error).__name__)
                 await asyncio.sleep(SETTLE_AGAIN)
             else:

@@ -23,6 +23,34 @@ MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at o
 DEADLOCK_RETRIES = 5
 PATIENCE = 5.0  #: seconds to wait for a connection; then whoever asked is told to come back
 
+# A client that is stopped, cut off or gone with its machine must not keep locks that an opt-out waits for, nor the lock
+# that says a worker is alive: the server looks for itself. What libpq calls keepalives only finds dead servers.
+SESSION = """
+SET idle_in_transaction_session_timeout = '15s';
+SET tcp_keepalives_idle = 5;
+SET tcp_keepalives_interval = 2;
+SET tcp_keepalives_count = 3;
+"""
+
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+"""The database is gone, full, or a copy that takes no writes: to be tried again."""
+
+_CLIENT: Mapping[str, Any] = {
+    "autocommit": True,
+    "application_name": "notifier",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+
+
+async def _set_up(connection: Connection) -> None:
+    await connection.execute(SESSION)
+
 
 class Database:
     """A pool of connections to the one PostgreSQL."""
@@ -35,7 +63,8 @@ class Database:
             max_size=connections,
             open=False,
             timeout=PATIENCE,
-            kwargs={"autocommit": True, "application_name": "notifier"},
+            kwargs=dict(_CLIENT),
+            configure=_set_up,
             check=AsyncConnectionPool.check_connection,
         )
 
@@ -46,6 +75,12 @@ class Database:
     async def close(self) -> None:
         """Give all connections back."""
         await self._pool.close()
+
+    async def connect(self) -> Connection:
+        """A connection of its own, in no pool, for a lock that lasts as long as its process."""
+        connection = await psycopg.AsyncConnection.connect(self.url, **_CLIENT)
+        await _set_up(connection)
+        return connection
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

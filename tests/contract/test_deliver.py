@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import psycopg
@@ -14,6 +15,7 @@ from notifier.domain import retry
 from notifier.domain.messages import MAX_CLAIMS, Lane
 from notifier.journal import boot_id
 from notifier.store import messages
+from notifier.store.database import AWAY, Database
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -270,6 +272,38 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
         await deliver._settle(permitted, await deliver._send(outgoing), spoiled)
     assert await world.states(ids) == [("queued", "released")] * 2
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
+
+
+@dataclass
+class Away:
+    """A database that is away for the first call."""
+
+    database: Database
+    error: Exception | None
+
+    async def transact(self, work):
+        error, self.error = self.error, None
+        if error:
+            raise error
+        return await self.database.transact(work)
+
+
+@pytest.mark.parametrize("error", AWAY)
+async def test_outcomes_are_kept_until_the_database_takes_them(world, monkeypatch, error):
+    monkeypatch.setattr("notifier.dispatch.deliver.SETTLE_AGAIN", 0)
+    ids = await world.queue(await world.people(1))
+    async with world.worker(Scripted()) as deliver:
+        permitted = await deliver._gate(await deliver._claim((), 0))
+        outgoing, spoiled = deliver._render(permitted)
+        outcomes = await deliver._send(outgoing)
+        away = replace(deliver, database=Away(world.database, error("away")))
+        await away._settle(permitted, outcomes, spoiled)
+    assert await world.states(ids) == [("accepted", None)]
+
+
+async def test_the_server_itself_ends_a_transaction_that_its_client_has_abandoned(world):
+    """Else a worker that is stopped in its gate keeps people from opting out."""
+    assert await world.one("SELECT current_setting('idle_in_transaction_session_timeout')") == "15s"
 
 
 class FullDisk:
