@@ -386,16 +386,15 @@ class Deliver:
             await suppressions.add(c, new)
 
     async def _pause_or_resume(self, c: Connection, rows: Sequence[Row], outcomes: Mapping[UUID, Outcome]) -> None:
-        said = {row["provider"]: outcomes[row["id"]] for row in rows if row["id"] in outcomes}
-        wrong = [
-            providers.Pause(name, outcome.code, outcome.detail)
-            for name, outcome in said.items()
-            if isinstance(outcome, Misconfigured)
-        ]
-        for pause in wrong:
-            log.error("provider.paused", provider=pause.provider, code=pause.code, detail=pause.detail)
-        await providers.pause(c, wrong, retry.PROBE_AFTER)
         taken = {row["provider"] for row in rows if isinstance(outcomes.get(row["id"]), Receipt)}
+        wrong = {
+            row["provider"]: providers.Pause(row["provider"], outcome.code, outcome.detail)
+            for row in rows
+            if isinstance(outcome := outcomes.get(row["id"]), Misconfigured) and row["provider"] not in taken
+        }
+        for pause in wrong.values():
+            log.error("provider.paused", provider=pause.provider, code=pause.code, detail=pause.detail)
+        await providers.pause(c, list(wrong.values()), retry.PROBE_AFTER)
         if taken and await providers.paused(c):
             await providers.resume(c, list(taken))
 

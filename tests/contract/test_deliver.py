@@ -179,6 +179,14 @@ async def test_a_misconfigured_provider_is_paused_then_tried_with_one_message_an
     assert await world.one("SELECT count(*) FROM provider_pauses") == 0
 
 
+async def test_one_misconfigured_answer_pauses_the_provider_wherever_it_stands_in_the_batch(world):
+    ids = await world.queue(await world.people(2))
+    answers = {ids[0]: Misconfigured("535"), ids[1]: Rejected("554")}
+    async with world.worker(Scripted(lambda message, _: answers[message.id])) as deliver:
+        await deliver(())
+    assert await world.one("SELECT code FROM provider_pauses") == "535"
+
+
 async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world):
     ids = await world.queue(await world.people(2))
     await world.execute("UPDATE notifications SET data = '{}' WHERE id = %s", ids[0])
