@@ -133,15 +133,14 @@ class App:
 
 
 def _providers(settings: Settings, lane: Lane) -> dict[Channel, Provider[EmailContent]]:
-    """Each lane has connections of its own (I10); marketing may have a relay of its own."""
+    """Each lane has connections and pauses of its own (I10); marketing may have a relay of its own."""
     from notifier_channels.email.smtp import SmtpProvider
 
-    url, name = settings.smtp_url, "smtp"
-    if lane is Lane.MARKETING and settings.smtp_marketing_url is not None:
-        url, name = settings.smtp_marketing_url, "smtp-marketing"
+    is_marketing = lane is Lane.MARKETING
+    url = (settings.smtp_marketing_url if is_marketing else None) or settings.smtp_url
     provider = SmtpProvider.from_url(
         url.get_secret_value(),
-        name=name,
+        name="smtp-marketing" if is_marketing else "smtp",
         connections=settings.smtp_connections,
         message_id_domain=settings.list_domain,
     )

@@ -25,7 +25,7 @@ class Lane(StrEnum):
 class State(StrEnum):
     """Where a message stands. The comment says who moves it out."""
 
-    QUEUED = "queued"  #: deliver (claim), sweep (expiry), opt_out and the API (cancel)
+    QUEUED = "queued"  #: deliver (claim), opt_out and the API (cancel)
     CLAIMED = "claimed"  #: deliver (gate), sweep (its worker died)
     SENDING = "sending"  #: deliver (settle), sweep (its worker died)
     ACCEPTED = "accepted"  #: feedback

@@ -254,7 +254,7 @@ UPDATE messages m
 SET state = v.state, reason = v.reason, due_at = v.due_at, worker_id = NULL, claims = 0,
     tries = m.tries + v.counts::int
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::bool[]) AS v (id, state, reason, due_at, counts)
-WHERE m.id = v.id
+WHERE m.id = v.id AND m.state IN ('sending', 'unknown')
 """
 
 _SETTLE_ATTEMPTS = """

@@ -9,16 +9,19 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from notifier.app import _providers
 from notifier.dispatch.deliver import BatchWitness, Hold
 from notifier.dispatch.sweep import Sweep, _settle, _settled, _tried
 from notifier.domain import retry
 from notifier.domain.messages import MAX_CLAIMS, Lane
 from notifier.journal import boot_id
+from notifier.settings import Settings
 from notifier.store import messages
 from notifier.store.database import AWAY, Database
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
+    Channel,
     Misconfigured,
     RateLimited,
     Receipt,
@@ -185,6 +188,14 @@ async def test_one_misconfigured_answer_pauses_the_provider_wherever_it_stands_i
     async with world.worker(Scripted(lambda message, _: answers[message.id])) as deliver:
         await deliver(())
     assert await world.one("SELECT code FROM provider_pauses") == "535"
+
+
+def test_one_lanes_provider_is_paused_without_the_others_though_they_share_a_relay():
+    """A policy that refuses our marketing must not hold back password resets (I10)."""
+    keys = {"k1": "a-secret-for-tests-of-thirty-two-bytes"}
+    settings = Settings(DATABASE_URL="postgresql://", REDIS_URL="unix://", link_keys=keys, hash_keys=keys)
+    names = {_providers(settings, lane)[Channel.EMAIL].name for lane in Lane}
+    assert len(names) == len(Lane)
 
 
 async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world):
