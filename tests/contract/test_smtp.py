@@ -124,6 +124,15 @@ async def test_a_line_lost_before_anything_was_answered_costs_no_attempt(at):
     assert len(sink.accepted) == kinds(outcomes).count(Receipt)
 
 
+async def test_a_mail_that_ends_every_line_fails_alone():
+    async with relay(Fault("mail", then="close", match="<poison@")) as (provider, sink):
+        batch = batch_of(*["ann"] * 6)
+        batch[2] = message("ann", return_path="poison@example.com")
+        outcomes = await sent(provider, batch, Notebook())
+    assert in_order(batch, outcomes) == [Receipt, Receipt, Unavailable, Receipt, Receipt, Receipt]
+    assert sink.connections == 3
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "code"),
     [
