@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from base64 import b64encode
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 from notifier_channels.contract import Misconfigured, Outcome, Unavailable
 from notifier_channels.email.mail import Features
 from notifier_channels.email.relay import Relay, Tls
-from notifier_channels.email.replies import NotSmtp, Reply, ReplyReader, Verb, outcome, redact
+from notifier_channels.email.replies import NotSmtp, Reply, ReplyReader, Verb, outcome
 
 
 class CannotOpen(Exception):
@@ -237,62 +236,6 @@ class _Answer:
     def crashed(self, bug: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(bug)
-
-
-async def connect(relay: Relay) -> Connection:
-    """Open a line that is ready for mail.
-
-    Raises:
-        CannotOpen: with the outcome for whatever waits.
-
-    """
-    connection = Connection(relay)
-    try:
-        await _dial(connection)
-        await connection.greet()
-    except BaseException as problem:
-        connection.listen(None)
-        connection.lose(Unavailable("closed"))
-        if isinstance(problem, OSError):
-            _explain(problem)
-        raise
-    return connection
-
-
-async def _dial(connection: Connection) -> None:
-    relay = connection.relay
-    context = relay.context if relay.tls is Tls.IMPLICIT else None
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(relay.timeouts.connect + (relay.timeouts.tls if context else 0)):
-            await loop.create_connection(
-                lambda: connection,
-                relay.host,
-                relay.port,
-                ssl=context,
-                server_hostname=relay.host if context else None,
-                ssl_handshake_timeout=relay.timeouts.tls if context else None,
-            )
-    except TimeoutError:
-        raise CannotOpen(Unavailable("timeout:connect", "the relay could not be reached in time")) from None
-
-
-def _explain(problem: OSError) -> NoReturn:
-    """Whose fault it is: a certificate is for a person to mend, a network comes back by itself."""
-    match problem:
-        case ssl.SSLCertVerificationError():
-            why: Outcome = Misconfigured("certificate", f"the relay's certificate: {problem.verify_message}")
-        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            why = Unavailable("tls", "the relay closed the connection during the TLS handshake")
-        case ssl.SSLError():
-            why = Misconfigured("tls", f"no TLS with the relay: {problem.reason}")
-        case TimeoutError():
-            why = Unavailable("timeout:connect", "the relay could not be reached in time")
-        case ConnectionError():
-            why = Unavailable("connect", f"the connection failed: {type(problem).__name__}")
-        case _:
-            why = Unavailable("connect", f"the relay could not be reached: {redact(problem.strerror or 'no route')}")
-    raise CannotOpen(why) from None
 
 
 def _base64(text: str) -> bytes:
