@@ -288,6 +288,19 @@ async def test_closing_during_a_batch_sends_nothing_more():
         assert kinds(outcomes).count(Unavailable) == 50 - len(sink.accepted)
 
 
+async def test_cancelled_in_the_middle_of_a_mail_the_line_is_cut():
+    """A server that waits for a mail would read a polite QUIT as a part of it."""
+    async with relay(Fault("data", then="stall"), timeouts=Timeouts(close=0)) as (provider, sink):
+        task = asyncio.create_task(sent(provider, batch_of("ann", "bob"), Notebook()))
+        while not sink.sessions or b"DATA" not in sink.sessions[0].clear:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await sink.until_quiet()
+    assert b"QUIT" not in sink.sessions[0].clear
+    assert not sink.accepted
+
+
 async def test_one_stuck_line_does_not_hold_up_the_other():
     async with relay(Fault("dot", then="stall", times=1), connections=2, timeouts=SHORT) as (provider, _):
         outcomes = await sent(provider, batch_of(*["ann"] * 50), Notebook())
