@@ -1,13 +1,16 @@
 """What every test may ask for: real PostgreSQL and Valkey, started once per test process, clean for each test."""
 
 import itertools
+import logging
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
+import structlog
 
 from notifier import embedded
 from notifier.domain.messages import NEXT
@@ -16,6 +19,9 @@ from notifier.store.database import Database, migrate
 TEMPLATE = "template_migrated"
 numbers = itertools.count(1)
 NOT_RUN = pytest.StashKey[list[str]]()
+
+hypothesis.settings.register_profile("notifier", deadline=None)  # a busy machine is no mistake of the code
+hypothesis.settings.load_profile("notifier")
 
 
 def pytest_addoption(parser):
@@ -55,6 +61,20 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section(f"{len(not_run)} not run: they need Debian's packages or root (run.py test --system)")
         for name in not_run:
             terminalreporter.write_line(f"not run: {name}")
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that sets up the log writes to its own captured output; the next test must not write there."""
+    configure, root = structlog.configure, logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr(
+        structlog, "configure", lambda **given: configure(**given | {"cache_logger_on_first_use": False})
+    )
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
