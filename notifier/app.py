@@ -11,12 +11,13 @@ from pydantic import SecretStr
 
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
-from notifier.dispatch.deliver import Deliver, Hold
+from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.register import Register
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
+from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
@@ -24,10 +25,11 @@ from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.rendering import Identity, Templates, bundled_directory
 from notifier.settings import Settings
-from notifier.store import workers
+from notifier.store import consent, workers
 from notifier.store.database import Connection, Database
 from notifier_channels.contract import Channel, EmailContent, Provider
 
+SPARE_CONNECTIONS = 4  #: beside one for each batch in hand: for sweeps, polls and the web
 JOURNALS = "journals"  #: below the state directory
 
 
@@ -81,7 +83,8 @@ class App:
     def _build(cls, settings: Settings) -> App:
         identity = Identity.from_settings(settings)
         templates = Templates.load(settings.templates_dir or bundled_directory(), identity, settings.default_locale)
-        database = Database(settings.database_url.get_secret_value())
+        batches = max(settings.worker_threads, settings.marketing_threads)
+        database = Database(settings.database_url.get_secret_value(), connections=batches + SPARE_CONNECTIONS)
         jobs = Jobs(settings.redis_url.get_secret_value())
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
@@ -107,11 +110,14 @@ class App:
         """Enter a worker: take its lock and its journal, connect its providers."""
         journals = self.settings.state_dir.absolute() / JOURNALS
         async with await self.database.connect() as lock:
+            await consent.listen(lock)
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
             deliver = self._deliver(lane, worker.id, Journal(worker.journal))
-            yield Hands(worker.id, lock, deliver.hold, deliver)
-            for provider in deliver.providers.values():
-                await provider.close()
+            try:
+                yield Hands(worker.id, lock, deliver.hold, deliver)
+            finally:
+                for provider in deliver.providers.values():
+                    await provider.close()
 
     def _deliver(self, lane: Lane, worker: int, notebook: Journal) -> Deliver:
         return Deliver(

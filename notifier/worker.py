@@ -25,6 +25,7 @@ from notifier import jobs
 from notifier.app import App, Hands
 from notifier.domain.messages import Lane
 from notifier.settings import Settings
+from notifier.store.consent import Heard
 from notifier.store.database import AWAY
 from notifier.telemetry import where
 
@@ -37,15 +38,15 @@ LOCK_ANSWERS = 5.0  #: seconds that a look may take
 SWEEP_EVERY = 1.0  #: seconds
 FORGET_EVERY = 3600.0  #: seconds
 LEAVE = 2.0  #: seconds of the shutdown time that are kept for writing outcomes
+STOP = (signal.SIGTERM, signal.SIGINT)
 EXIT_LOST = 75  #: EX_TEMPFAIL: start me again
 
 
 def run_worker(settings: Settings, lane: Lane) -> int:
     """Work until SIGTERM or SIGINT, or until the lock or the database is lost; returns the exit status."""
     _use_uvloop()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # before any thread is: `wait` takes them
     worker = _Worker(settings, lane)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: worker.stop.set())
     try:
         worker.start()
     except Exception as error:  # noqa: BLE001  # threads that wait for work would keep the process up
@@ -87,7 +88,7 @@ class _Worker:
         Seconds are counted, not measured: a machine that slept has not hung.
         """
         last, still = self._turns, 0
-        while not self.stop.wait(1):
+        while not self.stop.is_set() and signal.sigtimedwait(STOP, 1) is None:
             still = still + 1 if self._turns == last else 0
             last = self._turns
             if still >= self._settings.watchdog_seconds:
@@ -133,17 +134,19 @@ class _Worker:
         await self._stack.aclose()
 
     async def _watch_lock(self) -> None:
-        """Notice within seconds that the session that holds the lock is gone."""
+        """Notice within seconds that the session that holds the lock is gone; hear of each no in the meantime."""
+        lock, hold = self._hands.lock, self._hands.hold
         while True:
             try:
+                async for heard in lock.notifies(timeout=HEARTBEAT):
+                    hold.hear(Heard.parse(heard.payload))
                 async with asyncio.timeout(LOCK_ANSWERS):
-                    await self._hands.lock.execute("SELECT 1")
+                    await lock.execute("SELECT 1")
             except (psycopg.Error, TimeoutError):
                 log.error("worker.lock_lost")
                 self._lose()
                 return
             self._turns += 1
-            await asyncio.sleep(HEARTBEAT)
 
     async def _poll_while_redis_is_away(self) -> None:
         while not self._hands.hold.closing:

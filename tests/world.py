@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from notifier.dispatch.deliver import Deliver, Hold
+from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Category, Ids, Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links

@@ -95,6 +95,7 @@ class Unavailable:
 
     code: str
     detail: str = ""  #: for a person to read; never holds an address, a name, a token or message data (I5)
+    is_away: bool = False  #: nothing could be reached at all: it would be the same for every other message
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,16 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
 
 import structlog
 
+from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
 from notifier.domain.consent import (
     Deferral,
@@ -39,24 +41,23 @@ from notifier.domain.consent import (
 )
 from notifier.domain.messages import Category, Lane, State
 from notifier.domain.recipients import HashedAddress, Hasher
-from notifier.domain.retry import Settlement, Tried
+from notifier.domain.retry import Settlement
 from notifier.domain.tokens import Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Template, Templates, render
-from notifier.store import consent, events, messages, providers, recipients, suppressions
+from notifier.store import consent, messages, providers, recipients, suppressions
 from notifier.store.database import AWAY, Connection, Database, Row
-from notifier.store.messages import Claimed, Ruling, Settled
+from notifier.store.messages import Claimed, Intent, Ruling, Settled
+from notifier.store.providers import Pause
 from notifier.telemetry import where
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import (
     Address,
-    Ambiguous,
     BadAddress,
     Channel,
     EmailContent,
     ListHeaders,
-    MessageId,
     Misconfigured,
     Outcome,
     Outgoing,
@@ -72,25 +73,12 @@ PROBE_BATCH = 1  #: what a paused provider is tried again with
 SETTLE_AGAIN = 0.5  #: seconds between tries to write outcomes while the database is away
 
 
-@dataclass(slots=True)
-class Hold:
-    """This process's right to send. Once lost it never comes back: a fresh process takes over."""
-
-    lost: bool = False
-    closing: bool = False  #: no further batch is claimed
-    drained_by: float = float("inf")  #: on the monotonic clock; nothing is committed to the wire after it
-
-    def may_commit(self) -> bool:
-        """True while an accepting byte may leave."""
-        return not self.lost and time.monotonic() < self.drained_by
-
-
 @dataclass(frozen=True, slots=True)
 class Permitted:
     """A message whose intent is committed."""
 
     permit: Permit
-    attempt: int
+    attempt: Attempt
     first_attempted_at: datetime
     address: Address
     facts: Row
@@ -99,44 +87,6 @@ class Permitted:
     def hashed(self) -> HashedAddress:
         """How the address is suppressed, should it turn out dead."""
         return HashedAddress(self.facts["hash_key"], self.facts["address_hash"])
-
-
-@dataclass(slots=True)
-class BatchWitness:
-    """Stands beside the wire for one batch: checks the right to send, and keeps the journal."""
-
-    journal: Journal
-    hold: Hold
-    attempts: Mapping[MessageId, int]
-    deadline: float  #: on the monotonic clock
-    committed: set[MessageId] = field(default_factory=set)
-    answers: dict[MessageId, Outcome] = field(default_factory=dict)
-
-    def about_to_commit(self, message: MessageId) -> bool:
-        """Write the line before the byte; False when this process or this batch may no longer send."""
-        if time.monotonic() >= self.deadline or not self.hold.may_commit():
-            return False
-        try:
-            self.journal.before(message, self.attempts[message])
-        except OSError as error:  # the disk is full: what cannot be written down is not sent
-            log.error("journal.not_written", error=error.strerror)
-            return False
-        self.committed.add(message)
-        return True
-
-    def answered(self, message: MessageId, outcome: Outcome) -> None:
-        """Write the line after the answer. Without it, the answer is known as long as this process lives."""
-        self.answers[message] = outcome
-        try:
-            self.journal.after(message, self.attempts[message], outcome)
-        except OSError as error:
-            log.error("journal.not_written", error=error.strerror)
-
-    def outcome_of(self, message: MessageId) -> Outcome:
-        """What became of a message that the channel gave no outcome for, because it was cut off."""
-        if message in self.answers:
-            return self.answers[message]
-        return Ambiguous("cut_off") if message in self.committed else Unavailable("cut_off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +116,7 @@ class Deliver:
                 batch = await self._claim(rung, turn)
                 permitted = await self._gate(batch)
                 outgoing, spoiled = self._render(permitted)
-                outcomes = await self._send(outgoing)
+                outcomes = await self._send(permitted, outgoing)
                 await self._settle(permitted, outcomes, spoiled)
             rung, turn, busy = (), turn + 1, bool(batch)
 
@@ -235,13 +185,16 @@ class Deliver:
         return [
             Permitted(
                 permits[intent.message_id],
-                intent.n,
+                self._attempt(intent, rows[intent.message_id]),
                 intent.first_attempted_at,
                 _address(rows[intent.message_id]),
                 rows[intent.message_id],
             )
             for intent in intents
         ]
+
+    def _attempt(self, intent: Intent, row: Row) -> Attempt:
+        return Attempt(intent.n, intent.number, row["recipient_id"], self._topic(row), Channel(row["channel"]))
 
     def _topic(self, row: Row) -> Topic:
         return messages.topic_of(self.templates.topics, row["topic"], Category(row["category"]))
@@ -283,12 +236,12 @@ class Deliver:
         )
         return Outgoing(
             id=message,
-            attempt=one.attempt,
+            attempt=one.attempt.n,
             to=one.address,
             content=render(one.permit, template, ingredients),
             first_attempted_at=one.first_attempted_at,
             expires_at=facts["expires_at"],
-            return_path=self.links.return_path(message, one.attempt),
+            return_path=self.links.return_path(message, one.attempt.n),
         )
 
     def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:
@@ -303,15 +256,20 @@ class Deliver:
 
     # Send -------------------------------------------------------------------------------------------------------------
 
-    async def _send(self, outgoing: Mapping[Channel, Sequence[Outgoing[EmailContent]]]) -> dict[UUID, Outcome]:
+    async def _send(
+        self, permitted: Sequence[Permitted], outgoing: Mapping[Channel, Sequence[Outgoing[EmailContent]]]
+    ) -> dict[UUID, Outcome]:
         """Hand each channel its part; whatever it leaves without an outcome gets one from the witness."""
-        parts = [self._send_over(self.providers[channel], part) for channel, part in outgoing.items()]
+        attempts = {one.permit.message: one.attempt for one in permitted}
+        parts = [self._send_over(self.providers[channel], part, attempts) for channel, part in outgoing.items()]
         return {id_: outcome for outcomes in await asyncio.gather(*parts) for id_, outcome in outcomes.items()}
 
     async def _send_over(
-        self, provider: Provider[EmailContent], batch: Sequence[Outgoing[EmailContent]]
+        self,
+        provider: Provider[EmailContent],
+        batch: Sequence[Outgoing[EmailContent]],
+        attempts: Mapping[UUID, Attempt],
     ) -> dict[UUID, Outcome]:
-        attempts = {one.id: one.attempt for one in batch}
         timeout = self.send_timeout.total_seconds()
         witness = BatchWitness(self.journal, self.hold, attempts, time.monotonic() + timeout)
         outcomes: dict[UUID, Outcome] = {}
@@ -323,7 +281,7 @@ class Deliver:
             log.warning("batch.cut_off", provider=provider.name, left=len(batch) - len(outcomes))
         except Exception as error:  # noqa: BLE001  # a channel that breaks its contract leaves doubt
             log.error("channel.broken", provider=provider.name, error=type(error).__name__, at=where(error))
-        return {id_: outcomes.get(id_) or witness.outcome_of(id_) for id_ in attempts}
+        return {one.id: outcomes.get(one.id) or witness.outcome_of(one.id) for one in batch}
 
     # Settle -----------------------------------------------------------------------------------------------------------
 
@@ -348,18 +306,14 @@ class Deliver:
         spoiled: Mapping[UUID, Settlement],
     ) -> None:
         people = {one.permit.message: one for one in permitted}
-        attempts = {one.permit.message: one.attempt for one in permitted}
+        attempts = {one.permit.message: one.attempt.n for one in permitted}
         await self._lock_people_to_suppress(c, people, outcomes)
         rows = await messages.lock_attempted(c, self.worker, attempts)
-        settled = [
-            settled
-            for row in rows
-            if (settled := _settled(row, outcomes.get(row["id"]), spoiled.get(row["id"]))) is not None
-        ]
-        await messages.settle(c, settled)
-        await self._suppress(c, people, settled)
+        news = [_news(row, outcomes.get(row["id"]), spoiled.get(row["id"])) for row in rows]
+        written = [one for one in news if one is not None]
+        await write(c, written)
+        await self._suppress(c, people, written)
         await self._pause_or_resume(c, rows, outcomes)
-        await events.apply_pending(c, [one.id for one in settled if one.settlement.state in events.TAKEN])
 
     async def _lock_people_to_suppress(
         self, c: Connection, people: Mapping[UUID, Permitted], outcomes: Mapping[UUID, Outcome]
@@ -371,7 +325,7 @@ class Deliver:
         if dead:
             await recipients.lock(c, dead)
 
-    async def _suppress(self, c: Connection, people: Mapping[UUID, Permitted], settled: Sequence[Settled]) -> None:
+    async def _suppress(self, c: Connection, people: Mapping[UUID, Permitted], written: Sequence[Settled]) -> None:
         new = [
             suppressions.NewSuppression(
                 Channel(people[one.id].facts["channel"]),
@@ -379,22 +333,25 @@ class Deliver:
                 SuppressionReason(one.settlement.suppress),
                 {"message": str(one.id), "attempt": one.n, "code": one.code},
             )
-            for one in settled
+            for one in written
             if one.settlement.suppress
         ]
         if new:
             await suppressions.add(c, new)
 
     async def _pause_or_resume(self, c: Connection, rows: Sequence[Row], outcomes: Mapping[UUID, Outcome]) -> None:
-        taken = {row["provider"] for row in rows if isinstance(outcomes.get(row["id"]), Receipt)}
-        wrong = {
-            row["provider"]: providers.Pause(row["provider"], outcome.code, outcome.detail)
-            for row in rows
-            if isinstance(outcome := outcomes.get(row["id"]), Misconfigured) and row["provider"] not in taken
+        """A provider that is misconfigured or away gets no batch for a while, then one message to try it with."""
+        said = [(row["provider"], outcomes[row["id"]]) for row in rows if row["id"] in outcomes]
+        taken = {provider for provider, outcome in said if isinstance(outcome, Receipt)}
+        pauses = {
+            provider: Pause(provider, outcome.code, outcome.detail, lasting)
+            for provider, outcome in said
+            if isinstance(outcome, Misconfigured | Unavailable) and (lasting := retry.pause_for(outcome))
         }
-        for pause in wrong.values():
-            log.error("provider.paused", provider=pause.provider, code=pause.code, detail=pause.detail)
-        await providers.pause(c, list(wrong.values()), retry.PROBE_AFTER)
+        for pause in pauses.values():
+            if pause.provider not in taken:
+                log.error("provider.paused", provider=pause.provider, code=pause.code, detail=pause.detail)
+                await providers.pause(c, pause)
         if taken and await providers.paused(c):
             await providers.resume(c, list(taken))
 
@@ -416,18 +373,13 @@ def _ruling(verdict: Verdict) -> Ruling:
             return Ruling(verdict.message, state, note, decision.reason)
 
 
-def _settled(row: Row, outcome: Outcome | None, spoiled: Settlement | None) -> Settled | None:
+def _news(row: Row, outcome: Outcome | None, spoiled: Settlement | None) -> Settled | None:
     """What to write; None when a late answer brings nothing new to a message that is in doubt already."""
-    tried = Tried(Category(row["category"]), Channel(row["channel"]), row["tries"], row["repeated"], row["expires_at"])
-    if outcome is None:
-        settlement = spoiled or retry.settle(Withheld(), tried, row["now"], 0)
-        return Settled(row["id"], row["n"], settlement)
-    settlement = retry.settle(outcome, tried, row["now"], random.random())
-    if row["state"] == State.UNKNOWN == settlement.state:
-        return None
-    reference = outcome.reference if isinstance(outcome, Receipt) else ""
-    detail = "" if isinstance(outcome, Receipt) else outcome.detail
-    return Settled(row["id"], row["n"], settlement, outcome.code, reference, detail)
+    if spoiled is not None:
+        return settled(row, spoiled)
+    outcome = outcome or Withheld()
+    settlement = retry.settle(outcome, tried(row), row["now"], random.random())
+    return None if row["state"] == State.UNKNOWN == settlement.state else settled(row, settlement, outcome)
 
 
 def _address(row: Row) -> Address:

@@ -11,18 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import psycopg
 import structlog
 
+from notifier.dispatch.settling import settled, tried, write
 from notifier.domain import retry
-from notifier.domain.messages import MAX_CLAIMS, Category, Lane, State
-from notifier.domain.retry import Settlement, Tried
+from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
-from notifier.store import events, messages, notifications, workers
+from notifier.store import messages, notifications, workers
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Settled
 from notifier.store.workers import Worker
-from notifier_channels.contract import Channel, Receipt
+from notifier.telemetry import where
 
 log = structlog.get_logger(__name__)
 
@@ -67,19 +68,29 @@ class Sweep:
     # Recover ----------------------------------------------------------------------------------------------------------
 
     async def recover(self) -> None:
-        """Settle what workers that are gone had in hand. Their journals go when that has committed."""
-        for worker in await self.database.transact(self._recover_dead):
+        """Settle what workers that are gone had in hand; one that resists does not hold up the others."""
+        async with self.database.connection() as c:
+            dead = await workers.dead(c)
+        for number in dead:
+            try:
+                await self._recover_one(number)
+            except psycopg.Error as error:
+                log.error("worker.not_recovered", worker=number, error=type(error).__name__, at=where(error))
+
+    async def _recover_one(self, number: int) -> None:
+        worker = await self.database.transact(lambda c: self._take_and_recover(c, number))
+        if worker is not None:
             with suppress(OSError):  # it is another machine's, or gone
                 worker.journal.unlink()
             log.warning("worker.recovered", worker=worker.id, lane=worker.lane)
 
-    async def _recover_dead(self, c: Connection) -> list[Worker]:
-        recovered = []
-        for worker in await workers.take_dead(c):
-            with testimony(worker.journal) as said:
-                if await self._recover(c, worker, said if worker.boot_id == self.boot_id else None):
-                    recovered.append(worker)
-        return recovered
+    async def _take_and_recover(self, c: Connection, number: int) -> Worker | None:
+        worker = await workers.take_dead(c, number)
+        if worker is None:
+            return None
+        with testimony(worker.journal) as said:
+            is_done = await self._recover(c, worker, said if worker.boot_id == self.boot_id else None)
+        return worker if is_done else None
 
     async def _recover(self, c: Connection, worker: Worker, said: Testimony | None) -> bool:
         """Put right what this worker left; False when some of it must wait."""
@@ -90,7 +101,7 @@ class Sweep:
         if said is not None:
             await self._settle_by_journal(c, attempted, said, now)
         elif now - lost_at > self.send_timeout:  # its last byte has left by now; its late answers stay welcome
-            await _settle(c, [_settled(row, retry.in_doubt(_tried(row), now)) for row in attempted])
+            await write(c, [settled(row, retry.in_doubt(tried(row), now)) for row in attempted])
         else:
             return False  # it may be alive and claim, or its machine may come back: it is looked at again
         await workers.end(c, worker.id)
@@ -102,8 +113,7 @@ class Sweep:
         await messages.requeue(c, {row["id"]: row["claims"] for row in rows if row["claims"] < MAX_CLAIMS})
 
     async def _settle_by_journal(self, c: Connection, rows: Sequence[Row], said: Testimony, now: datetime) -> None:
-        settled = [_by_journal(row, said, now) for row in rows]
-        await _settle(c, settled)
+        await write(c, [_by_journal(row, said, now) for row in rows])
         # Only what was being rendered when the process died is suspected; its neighbours are not counted against.
         suspected = {row["id"]: row["claims"] for row in rows if row["id"] == said.in_hand}
         await messages.keep_claims(c, suspected)
@@ -112,23 +122,9 @@ class Sweep:
 def _by_journal(row: Row, said: Testimony, now: datetime) -> Settled:
     attempt = (row["id"], row["n"])
     if (answer := said.answers.get(attempt)) is not None:
-        reference = answer.reference if isinstance(answer, Receipt) else ""
-        return _settled(row, retry.settle(answer, _tried(row), now, 0.5), answer.code, reference)
+        return settled(row, retry.settle(answer, tried(row), now, 0.5), answer)
     if attempt in said.committed:
-        return _settled(row, retry.in_doubt(_tried(row), now))
+        return settled(row, retry.in_doubt(tried(row), now))
     if row["id"] == said.in_hand and row["claims"] >= MAX_CLAIMS:
-        return _settled(row, retry.poison())
-    return _settled(row, retry.proven_unsent(now))
-
-
-async def _settle(c: Connection, settled: Sequence[Settled]) -> None:
-    await messages.settle(c, settled)
-    await events.apply_pending(c, [one.id for one in settled if one.settlement.state in events.TAKEN])
-
-
-def _settled(row: Row, settlement: Settlement, code: str = "", reference: str = "") -> Settled:
-    return Settled(row["id"], row["n"], settlement, code, reference)
-
-
-def _tried(row: Row) -> Tried:
-    return Tried(Category(row["category"]), Channel(row["channel"]), row["tries"], row["repeated"], row["expires_at"])
+        return settled(row, retry.poison())
+    return settled(row, retry.proven_unsent(now))

@@ -21,9 +21,10 @@ from notifier_channels.contract import (
     Withheld,
 )
 
-MAX_TRIES = 12
+MAX_TRIES = 100  #: a bound, not a plan: a message is tried until it expires
 RECONCILE_AFTER = timedelta(minutes=1)  #: transactional doubt waits this long for proof before its one repeat
-PROBE_AFTER = timedelta(seconds=30)  #: a paused provider is tried again with one batch
+PROBE_AFTER = timedelta(seconds=30)  #: a misconfigured provider is tried again with one message
+AWAY_FOR = timedelta(seconds=5)  #: one that cannot be reached is, too, but sooner
 BACKOFF: dict[Category, tuple[timedelta, timedelta]] = {  # first wait, longest wait; doubling in between
     Category.TRANSACTIONAL: (timedelta(seconds=5), timedelta(minutes=10)),
     Category.MARKETING: (timedelta(minutes=1), timedelta(hours=1)),
@@ -79,6 +80,15 @@ def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Se
             return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "released", due_at=now)
         case _:
             assert_never(outcome)
+
+
+def pause_for(outcome: Misconfigured | Unavailable) -> timedelta | None:
+    """How long the provider gets no further batch; None when the outcome speaks of the message alone."""
+    match outcome:
+        case Misconfigured():
+            return PROBE_AFTER
+        case Unavailable(is_away=is_away):
+            return AWAY_FOR if is_away else None
 
 
 def in_doubt(message: Tried, now: datetime) -> Settlement:

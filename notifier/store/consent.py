@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,30 @@ WHERE earlier.recipient_id = ANY(%s)
 """
 
 
+_WITHDRAWN = "withdrawn"  # what workers listen to: a no reaches those who have the person's message in hand
+
+_TELL = f"""
+SELECT pg_notify('{_WITHDRAWN}', json_build_array(number, recipient_id, scope, channel)::text)
+FROM consent_events WHERE number = ANY(%s) AND NOT granted
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A withdrawal that another process has just recorded."""
+
+    number: int
+    recipient: UUID
+    scope: str
+    channel: str
+
+    @classmethod
+    def parse(cls, payload: str) -> Heard:
+        """Read a notification's payload."""
+        number, recipient, scope, channel = json.loads(payload)
+        return cls(number, UUID(recipient), scope, channel)
+
+
 async def record(c: Connection, events: Sequence[NewEvent]) -> list[int]:
     """Append to the ledger and bring the projection up to it. The one function that records consent.
 
@@ -87,7 +112,13 @@ async def record(c: Connection, events: Sequence[NewEvent]) -> list[int]:
     numbers = [row["number"] for row in appended]
     await c.execute(_PROJECT, (numbers,))
     await c.execute(_DROP_OUTLASTED, (list({event.recipient for event in events}),))
+    await c.execute(_TELL, (numbers,))
     return numbers
+
+
+async def listen(c: Connection) -> None:
+    """Have this connection hear of every withdrawal as it commits; `Heard.parse` reads what comes."""
+    await c.execute(f"LISTEN {_WITHDRAWN}")
 
 
 async def events_of(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, list[ConsentEvent]]:

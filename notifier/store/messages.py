@@ -212,6 +212,7 @@ class Intent:
 
     message_id: UUID
     n: int
+    number: int  #: from the ledger's sequence, drawn under the recipient's lock
     first_attempted_at: datetime
 
 
@@ -227,7 +228,7 @@ async def intend(c: Connection, worker: int, ids: Sequence[UUID], provider_of: M
         " SELECT m.id, COALESCE(past.n, 0) + 1, %s, %s::jsonb ->> m.channel"
         " FROM messages m CROSS JOIN LATERAL (SELECT max(n) AS n FROM attempts a WHERE a.message_id = m.id) AS past"
         " WHERE m.id = ANY(%s) AND m.state = 'sending'"
-        " RETURNING message_id, n, COALESCE((SELECT min(first.started_at) FROM attempts first"
+        " RETURNING message_id, n, number, COALESCE((SELECT min(first.started_at) FROM attempts first"
         "   WHERE first.message_id = attempts.message_id), started_at) AS first_attempted_at",
         (worker, Jsonb({str(channel): name for channel, name in provider_of.items()}), chosen),
     )

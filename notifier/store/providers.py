@@ -1,4 +1,4 @@
-"""Which providers are paused because their credentials, sender or policy are wrong. Messages wait; a person is told."""
+"""Which providers are paused: they are away, or our credentials, sender or policy are wrong. Messages wait for them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class Pause:
     provider: str
     code: str
     detail: str
+    lasting: timedelta
 
 
-async def pause(c: Connection, pauses: Sequence[Pause], lasting: timedelta) -> None:
+async def pause(c: Connection, one: Pause) -> None:
     """Pause, or prolong a pause. `since` keeps the beginning."""
-    for one in pauses:
-        await c.execute(
-            "INSERT INTO provider_pauses (provider, code, detail, paused_until)"
-            " VALUES (%(provider)s, %(code)s, %(detail)s, clock_timestamp() + %(lasting)s)"
-            " ON CONFLICT (provider) DO UPDATE SET code = excluded.code, detail = excluded.detail,"
-            " paused_until = excluded.paused_until",
-            {"provider": one.provider, "code": one.code, "detail": one.detail, "lasting": lasting},
-        )
+    await c.execute(
+        "INSERT INTO provider_pauses (provider, code, detail, paused_until)"
+        " VALUES (%(provider)s, %(code)s, %(detail)s, clock_timestamp() + %(lasting)s)"
+        " ON CONFLICT (provider) DO UPDATE SET code = excluded.code, detail = excluded.detail,"
+        " paused_until = excluded.paused_until",
+        {"provider": one.provider, "code": one.code, "detail": one.detail, "lasting": one.lasting},
+    )
 
 
 async def resume(c: Connection, providers: Sequence[str]) -> None:

@@ -39,22 +39,36 @@ async def register(c: Connection, lane: Lane, boot_id: str, journals: Path) -> W
     return worker
 
 
-async def take_dead(c: Connection) -> list[Worker]:
-    """Find workers whose lock is free and hold it until this transaction ends, so that one process recovers each.
+async def dead(c: Connection) -> list[int]:
+    """The numbers of workers that nobody's lock vouches for.
 
     A worker that was ended comes back when something is in its hands: the server may commit a claim after its client
     has died, and a worker that has lost its lock claims until it notices.
     """
     found = await rows(
         c,
-        "WITH unended AS MATERIALIZED ("
-        "  SELECT * FROM workers WHERE ended_at IS NULL"
-        "   OR id IN (SELECT worker_id FROM messages WHERE worker_id IS NOT NULL)"
-        "  ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)"
-        " SELECT id, lane, boot_id, journal, lost_at FROM unended WHERE pg_try_advisory_xact_lock(%s, id)",
+        "SELECT id FROM workers"
+        " WHERE (ended_at IS NULL OR id IN (SELECT worker_id FROM messages WHERE worker_id IS NOT NULL))"
+        "  AND id NOT IN (SELECT objid::int FROM pg_locks"
+        "   WHERE locktype = 'advisory' AND classid = %s AND database = (SELECT oid FROM pg_database"
+        "    WHERE datname = current_database()))"
+        " ORDER BY id",
         (LOCK_CLASS,),
     )
-    return [Worker(row["id"], Lane(row["lane"]), row["boot_id"], Path(row["journal"]), row["lost_at"]) for row in found]
+    return [row["id"] for row in found]
+
+
+async def take_dead(c: Connection, worker: int) -> Worker | None:
+    """Hold a dead worker's lock until this transaction ends; None when it lives, or somebody else is recovering it."""
+    held = await rows(c, "SELECT 1 FROM workers WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED", (worker,))
+    if not held:
+        return None
+    found = await rows(
+        c,
+        "SELECT id, lane, boot_id, journal, lost_at FROM workers WHERE id = %s AND pg_try_advisory_xact_lock(%s, id)",
+        (worker, LOCK_CLASS),
+    )
+    return next((Worker(lane=Lane(row.pop("lane")), journal=Path(row.pop("journal")), **row) for row in found), None)
 
 
 async def mark_lost(c: Connection, worker: int) -> tuple[datetime, datetime]:

@@ -10,13 +10,15 @@ import psycopg
 import pytest
 
 from notifier.app import _providers
-from notifier.dispatch.deliver import BatchWitness, Hold
-from notifier.dispatch.sweep import Sweep, _settle, _settled, _tried
+from notifier.dispatch.settling import settled, tried, write
+from notifier.dispatch.sweep import Sweep
+from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
-from notifier.domain.messages import MAX_CLAIMS, Lane
+from notifier.domain.consent import Topic
+from notifier.domain.messages import MAX_CLAIMS, Category, Lane
 from notifier.journal import boot_id
 from notifier.settings import Settings
-from notifier.store import messages
+from notifier.store import consent, messages
 from notifier.store.database import AWAY, Database
 from notifier_channels.contract import (
     Ambiguous,
@@ -198,6 +200,27 @@ def test_one_lanes_provider_is_paused_without_the_others_though_they_share_a_rel
     assert len(names) == len(Lane)
 
 
+async def test_a_relay_that_cannot_be_reached_is_left_alone_for_a_moment_and_costs_the_others_no_try(world):
+    ids = await world.queue(await world.people(5))
+    away = Scripted(lambda *_: Unavailable("connect", "refused", is_away=True))
+    async with world.worker(away, batch_size=1) as deliver:
+        await deliver(())
+        assert len(away.sent) == 1
+        await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
+        away.script = take
+        await deliver(())
+    assert {state for state, _ in await world.states(ids)} == {"accepted"}
+    assert await world.one("SELECT sum(tries) FROM messages") == 1
+
+
+async def test_a_refusal_that_speaks_of_one_message_pauses_nobody(world):
+    await world.queue(await world.people(1))
+    async with world.worker(Scripted(lambda *_: Unavailable("451 4.7.1"))) as deliver:
+        await deliver(())
+    assert await world.one("SELECT count(*) FROM provider_pauses") == 0
+
+
 async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world):
     ids = await world.queue(await world.people(2))
     await world.execute("UPDATE notifications SET data = '{}' WHERE id = %s", ids[0])
@@ -274,7 +297,7 @@ async def test_a_late_receipt_of_a_fenced_worker_settles_the_doubt(world):
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await deliver._claim((), 0))
         outgoing, spoiled = deliver._render(permitted)
-        outcomes = await deliver._send(outgoing)
+        outcomes = await deliver._send(permitted, outgoing)
         await world.execute("UPDATE messages SET state = 'unknown', reason = 'x', worker_id = NULL")
         await world.execute("UPDATE attempts SET state = 'unknown', settled_at = now()")
         await deliver._settle(permitted, outcomes, spoiled)
@@ -288,7 +311,7 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
         permitted = await deliver._gate(await deliver._claim((), 0))
         deliver.hold.lost = True
         outgoing, spoiled = deliver._render(permitted)
-        await deliver._settle(permitted, await deliver._send(outgoing), spoiled)
+        await deliver._settle(permitted, await deliver._send(permitted, outgoing), spoiled)
     assert await world.states(ids) == [("queued", "released")] * 2
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
 
@@ -314,7 +337,7 @@ async def test_outcomes_are_kept_until_the_database_takes_them(world, monkeypatc
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await deliver._claim((), 0))
         outgoing, spoiled = deliver._render(permitted)
-        outcomes = await deliver._send(outgoing)
+        outcomes = await deliver._send(permitted, outgoing)
         away = replace(deliver, database=Away(world.database, error("away")))
         await away._settle(permitted, outcomes, spoiled)
     assert await world.states(ids) == [("accepted", None)]
@@ -336,7 +359,8 @@ class FullDisk:
 
 async def test_what_cannot_be_written_down_is_not_sent_and_an_answer_that_cannot_is_kept():
     ids = [new_id(), new_id()]
-    witness = BatchWitness(FullDisk(), Hold(), dict.fromkeys(ids, 1), float("inf"))
+    attempts = {id_: Attempt(1, 1, id_, Topic("t", Category.MARKETING, {}), Channel.EMAIL) for id_ in ids}
+    witness = BatchWitness(FullDisk(), Hold(), attempts, float("inf"))
     assert not witness.about_to_commit(ids[0])
     witness.answered(ids[1], Receipt("r"))
     assert witness.outcome_of(ids[0]) == Unavailable("cut_off")
@@ -353,7 +377,7 @@ async def dies(world, deliver, *, until: str) -> None:
         permitted = await deliver._gate(batch)
         if until in ("commit", "answer"):
             outgoing, _ = deliver._render(permitted)
-            await deliver._send(outgoing)
+            await deliver._send(permitted, outgoing)
         elif until == "render":
             deliver.journal.rendering(permitted[0].permit.message)
     deliver.journal.close()
@@ -418,11 +442,11 @@ async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await deliver._claim((), 0))
         outgoing, spoiled = deliver._render(permitted)
-        outcomes = await deliver._send(outgoing)
+        outcomes = await deliver._send(permitted, outgoing)
         async with world.database.connection() as c:
             async with c.transaction():
                 orphans = await messages.orphans_of(c, deliver.worker)
-                await _settle(c, [_settled(row, retry.in_doubt(_tried(row), row["expires_at"])) for row in orphans])
+                await write(c, [settled(row, retry.in_doubt(tried(row), row["expires_at"])) for row in orphans])
                 settling = asyncio.create_task(deliver._settle(permitted, outcomes, spoiled))
                 await until_somebody_waits(world)
             await settling
@@ -561,3 +585,49 @@ async def test_the_database_refuses_a_row_that_contradicts_itself(world, change)
     await world.queue(await world.people(1))
     with pytest.raises(psycopg.errors.CheckViolation):
         await world.execute(f"UPDATE messages SET {change}")
+
+
+# A no that comes after the gate ---------------------------------------------------------------------------------------
+
+
+async def test_a_no_said_between_the_gate_and_the_byte_stops_the_message_and_leaves_the_others(world):
+    people = await world.people(3)
+    ids = await world.queue(people, MARKETING)
+
+    class Slow(Scripted):
+        async def send(self, batch, witness):
+            first, *rest = sorted(batch, key=lambda message: ids.index(message.id))
+            yield first.id, take(first, witness)
+            await said_and_heard.wait()
+            for message in rest:
+                yield message.id, take(message, witness)
+
+    said_and_heard = asyncio.Event()
+    async with world.worker(Slow(), Lane.MARKETING) as deliver, await world.database.connect() as ears:
+        await consent.listen(ears)
+        delivering = asyncio.create_task(deliver(ids))
+        while await world.states(ids[:1]) != [("sending", None)]:
+            assert not delivering.done()
+        [number] = await world.withdraw(people[1:2])
+        async for heard in ears.notifies(stop_after=1):
+            deliver.hold.hear(consent.Heard.parse(heard.payload))
+        said_and_heard.set()
+        await delivering
+    assert await world.states(ids) == [
+        ("accepted", None),
+        ("suppressed", "withdrawn:marketing/any"),
+        ("accepted", None),
+    ]
+    assert (await world.one("SELECT decision FROM messages WHERE id = %s", ids[1]))["numbers"] == [number]
+    assert await world.attempts(ids[1]) == [(1, "not_taken")]
+
+
+async def test_a_yes_is_told_to_nobody(world):
+    [person] = await world.people(1)
+    async with await world.database.connect() as ears:
+        await consent.listen(ears)
+        yes = consent.NewEvent(person, "marketing", "any", granted=True, source="api")
+        await world.database.transact(lambda c: consent.record(c, [yes]))
+        await world.withdraw([person])
+        heard = [consent.Heard.parse(one.payload) async for one in ears.notifies(stop_after=1)]
+    assert [(one.recipient, one.scope) for one in heard] == [(person, "marketing")]

@@ -110,7 +110,9 @@ async def _dial(connection: Connection) -> None:
                 ssl_handshake_timeout=relay.timeouts.tls if context else None,
             )
     except TimeoutError:
-        raise CannotOpen(Unavailable("timeout:connect", "the relay could not be reached in time")) from None
+        raise CannotOpen(
+            Unavailable("timeout:connect", "the relay could not be reached in time", is_away=True)
+        ) from None
 
 
 def _explain(problem: OSError) -> NoReturn:
@@ -119,13 +121,14 @@ def _explain(problem: OSError) -> NoReturn:
         case ssl.SSLCertVerificationError():
             why: Outcome = Misconfigured("certificate", f"the relay's certificate: {problem.verify_message}")
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            why = Unavailable("tls", "the relay closed the connection during the TLS handshake")
+            why = Unavailable("tls", "the relay closed the connection during the TLS handshake", is_away=True)
         case ssl.SSLError():
             why = Misconfigured("tls", f"no TLS with the relay: {problem.reason}")
         case TimeoutError():
-            why = Unavailable("timeout:connect", "the relay could not be reached in time")
+            why = Unavailable("timeout:connect", "the relay could not be reached in time", is_away=True)
         case ConnectionError():
-            why = Unavailable("connect", f"the connection failed: {type(problem).__name__}")
+            why = Unavailable("connect", f"the connection failed: {type(problem).__name__}", is_away=True)
         case _:
-            why = Unavailable("connect", f"the relay could not be reached: {redact(problem.strerror or 'no route')}")
+            reason = redact(problem.strerror or "no route")
+            why = Unavailable("connect", f"the relay could not be reached: {reason}", is_away=True)
     raise CannotOpen(why) from None

@@ -226,7 +226,7 @@ CREATE TABLE provider_pauses (
     code          text NOT NULL,
     detail        text NOT NULL,
     since         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    paused_until  timestamptz NOT NULL   -- then one batch tries again
+    paused_until  timestamptz NOT NULL   -- then one message tries it again
 );
 """
 
