@@ -186,7 +186,7 @@ _REASONS = {  # by the first word of a message's reason; what is not here is sai
     "worker_died": "A worker ended with it in hand, and nothing had left; it is tried again.",
     "released": "A worker put it back unsent; another one takes it.",
     "poison": "It brought down its worker several times and was set aside for an operator.",
-    "template": "Its template could not be rendered.",
+    "render": "Its template could not be rendered.",
     "cancelled_by_api": "The product cancelled it.",
     "bounced": "The receiving server sent it back.",
     "complained": "The receiving provider passed the complaint on to us.",
