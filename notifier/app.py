@@ -21,10 +21,11 @@ from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
+from notifier.errors import NotConfigured
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.rendering import Identity, Templates, bundled_directory
-from notifier.settings import Settings
+from notifier.settings import Settings, variable
 from notifier.store import consent, workers
 from notifier.store.database import Connection, Database
 from notifier_channels.contract import Channel, EmailContent, Provider
@@ -140,16 +141,21 @@ class App:
 
 def _providers(settings: Settings, lane: Lane) -> dict[Channel, Provider[EmailContent]]:
     """Each lane has connections and pauses of its own (I10); marketing may have a relay of its own."""
+    from notifier_channels.email.relay import InvalidRelayUrl
     from notifier_channels.email.smtp import SmtpProvider
 
-    is_marketing = lane is Lane.MARKETING
-    url = (settings.smtp_marketing_url if is_marketing else None) or settings.smtp_url
-    provider = SmtpProvider.from_url(
-        url.get_secret_value(),
-        name="smtp-marketing" if is_marketing else "smtp",
-        connections=settings.smtp_connections,
-        message_id_domain=settings.list_domain,
-    )
+    is_own = lane is Lane.MARKETING and settings.smtp_marketing_url is not None
+    field = "smtp_marketing_url" if is_own else "smtp_url"
+    url: SecretStr = getattr(settings, field)
+    try:
+        provider = SmtpProvider.from_url(
+            url.get_secret_value(),
+            name="smtp-marketing" if lane is Lane.MARKETING else "smtp",
+            connections=settings.smtp_connections,
+            message_id_domain=settings.list_domain,
+        )
+    except InvalidRelayUrl as error:
+        raise NotConfigured(f"{variable(field)}: {error}") from None
     return {Channel.EMAIL: provider}
 
 

@@ -24,6 +24,7 @@ from dramatiq.middleware.asyncio import AsyncIO
 from notifier import jobs
 from notifier.app import App, Hands
 from notifier.domain.messages import Lane
+from notifier.errors import NotConfigured, TemplateError
 from notifier.settings import Settings
 from notifier.store.consent import Heard
 from notifier.store.database import AWAY
@@ -39,6 +40,7 @@ SWEEP_EVERY = 1.0  #: seconds
 FORGET_EVERY = 3600.0  #: seconds
 LEAVE = 2.0  #: seconds of the shutdown time that are kept for writing outcomes
 STOP = (signal.SIGTERM, signal.SIGINT)
+EXIT_NOT_CONFIGURED = 2  #: starting again would not help
 EXIT_LOST = 75  #: EX_TEMPFAIL: start me again
 
 
@@ -49,6 +51,9 @@ def run_worker(settings: Settings, lane: Lane) -> int:
     worker = _Worker(settings, lane)
     try:
         worker.start()
+    except (NotConfigured, TemplateError) as error:
+        log.error("worker.not_configured", problem=str(error))
+        os._exit(EXIT_NOT_CONFIGURED)
     except Exception as error:  # noqa: BLE001  # threads that wait for work would keep the process up
         log.error("worker.did_not_start", error=type(error).__name__, at=where(error))
         os._exit(EXIT_LOST)

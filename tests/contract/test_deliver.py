@@ -16,6 +16,7 @@ from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
 from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
+from notifier.errors import NotConfigured
 from notifier.journal import boot_id
 from notifier.settings import Settings
 from notifier.store import consent, messages
@@ -212,6 +213,16 @@ async def test_a_relay_that_cannot_be_reached_is_left_alone_for_a_moment_and_cos
         await deliver(())
     assert {state for state, _ in await world.states(ids)} == {"accepted"}
     assert await world.one("SELECT sum(tries) FROM messages") == 1
+
+
+def test_a_relay_url_that_is_wrong_names_the_setting_and_not_its_value():
+    keys = "k1:" + "k" * 32
+    settings = Settings(
+        DATABASE_URL="postgresql://x", REDIS_URL="redis://x", link_keys=keys, hash_keys=keys, smtp_url="gopher://secret"
+    )
+    with pytest.raises(NotConfigured, match="^NOTIFIER_SMTP_URL: ") as problem:
+        _providers(settings, Lane.MARKETING)
+    assert "secret" not in str(problem.value)
 
 
 async def test_a_refusal_that_speaks_of_one_message_pauses_nobody(world):

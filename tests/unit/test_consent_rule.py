@@ -41,7 +41,9 @@ def topic(key="news", category=Category.MARKETING, default=Default.OPT_OUT, *, m
 
 def event(number, scope, channel, *, granted, at=0, expires=None):
     moment = NOON + timedelta(hours=at)
-    return ConsentEvent(number, scope, channel, granted, moment, None if expires is None else NOON + timedelta(hours=expires))
+    return ConsentEvent(
+        number, scope, channel, granted, moment, None if expires is None else NOON + timedelta(hours=expires)
+    )
 
 
 def yes(number, scope, channel="any", **rest):
