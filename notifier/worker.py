@@ -198,7 +198,11 @@ def _use_uvloop() -> None:
 
 def run_scheduler(settings: Settings) -> int:
     """Sweep every second until SIGTERM or SIGINT."""
-    return asyncio.run(_schedule(settings))
+    try:
+        return asyncio.run(_schedule(settings))
+    except (NotConfigured, TemplateError) as error:
+        log.error("scheduler.not_configured", problem=str(error))
+        return EXIT_NOT_CONFIGURED
 
 
 async def _schedule(settings: Settings) -> int:

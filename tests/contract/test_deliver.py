@@ -220,7 +220,7 @@ def test_a_relay_url_that_is_wrong_names_the_setting_and_not_its_value():
     settings = Settings(
         DATABASE_URL="postgresql://x", REDIS_URL="redis://x", link_keys=keys, hash_keys=keys, smtp_url="gopher://secret"
     )
-    with pytest.raises(NotConfigured, match="^NOTIFIER_SMTP_URL: ") as problem:
+    with pytest.raises(NotConfigured, match=r"^NOTIFIER_SMTP_URL: ") as problem:
         _providers(settings, Lane.MARKETING)
     assert "secret" not in str(problem.value)
 
