@@ -116,8 +116,8 @@ class Stage:
         counts = Counts.of(wave)
         self._console.print(f"\n   [bold]{escape(wave.name)}[/]  [dim]{wave.category}[/]")
         self._console.print(
-            f"   {counts.handed_over} handed over, [green]{counts.delivered} delivered[/], "
-            f"[yellow]{counts.held_back} held back[/], [red]{counts.failed} failed or came back[/]",
+            f"   {counts.handed_over} handed over, {_in('green', counts.delivered)} delivered, "
+            f"{_in('yellow', counts.held_back)} held back, {_in('red', counts.failed)} failed or came back",
             highlight=False,
         )
         grid = Table.grid(padding=(0, 1))
@@ -140,9 +140,9 @@ class Stage:
                 wave.name,
                 str(counts.handed_over),
                 str(counts.sent),
-                f"[green]{counts.delivered}[/]",
-                f"[yellow]{counts.held_back}[/]",
-                f"[red]{counts.failed}[/]",
+                _in("green", counts.delivered),
+                _in("yellow", counts.held_back),
+                _in("red", counts.failed),
             )
         self._console.print(table)
 
@@ -160,7 +160,7 @@ class Stage:
         grid.add_column(width=4, justify="right")
         for check in checks:
             mark = "[bold green]✓[/]" if check.holds else "[bold red]✗[/]"
-            grid.add_row(mark, f"{escape(check.promise)}\n[dim]{escape(check.seen)}[/]")
+            grid.add_row(mark, f"{escape(check.promise)}  [dim]{escape(check.seen)}[/]")
         self._console.print(grid)
 
     def close(self, *, holds: bool) -> None:
@@ -176,6 +176,10 @@ class Stage:
                 f"   [bold]{escape(name):<18}[/] [cyan]{escape(url)}[/]", soft_wrap=True, highlight=False
             )
         self._console.print("\n   [dim]Ctrl-C stops everything; the data stays.[/]")
+
+
+def _in(colour: str, count: int) -> str:
+    return f"[{colour if count else 'dim'}]{count}[/]"
 
 
 def _meaning(reason: str) -> str:
