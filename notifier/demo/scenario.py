@@ -158,7 +158,7 @@ class Scenario:
         return (self.orders, self.first, self.second, self.again)
 
     def _nobody(self, promise: str, people: set[str], got: set[str]) -> None:
-        seen = f"{len(people)} people, {len(people & got)} of them with such a mail in the inbox"
+        seen = f"{len(people & got)} of {len(people)} in the inbox"
         self._promise(f"nobody {promise}", not people & got, seen)
 
     def _promise(self, promise: str, holds: bool, seen: str) -> None:  # noqa: FBT001  the verdict is the point
@@ -202,7 +202,7 @@ async def play(
             orders=Wave("Order shipped", "transactional"),
             first=Wave("Newsletter, first", "marketing"),
             second=Wave("Newsletter, second", "marketing"),
-            again=Wave("Order shipped, to those who left", "transactional"),
+            again=Wave("Orders of those who left", "transactional"),
         )
         holds = await scenario.play()
     pages = zip(("Unsubscribe page", "Preference page"), scenario.pages, strict=False)
