@@ -130,6 +130,10 @@ class Settings(Appearance, SandboxSettings):
         if self.env == "production":
             if not self.public_url.startswith("https://"):
                 raise ValueError("NOTIFIER_PUBLIC_URL must be https in production (RFC 8058 demands it)")
+            if self.list_domain.endswith(".test"):
+                raise ValueError("NOTIFIER_LIST_DOMAIN must be a domain that you own: it stands in every Message-ID")
+            if self.postal_address == type(self).model_fields["postal_address"].default:
+                raise ValueError("NOTIFIER_POSTAL_ADDRESS must be yours: the law wants it in marketing mail")
             if self.sandbox_secret is not None:
                 raise ValueError("NOTIFIER_SANDBOX_SECRET must not be set in production")
         return self

@@ -197,7 +197,13 @@ class Deliver:
         return Attempt(intent.n, intent.number, row["recipient_id"], self._topic(row), Channel(row["channel"]))
 
     def _topic(self, row: Row) -> Topic:
-        return messages.topic_of(self.templates.topics, row["topic"], Category(row["category"]))
+        """As it is declared here; else as it was when the message was accepted, by a newer release or an older one."""
+        if (here := self.templates.topics.get(row["topic"])) is not None:
+            return here
+        try:
+            return self.shelf[row["template_version"]].topic
+        except TemplateError:  # it will not be rendered either
+            return Topic(row["topic"], Category(row["category"]), {})
 
     # Render -----------------------------------------------------------------------------------------------------------
 

@@ -332,6 +332,7 @@ async def test_an_address_of_the_test_domain_is_refused_in_production(
         public_url="https://n.example.com",
         sender_address="hello@example.com",
         list_domain="lists.example.com",
+        postal_address="Acme, 1 Road, Town",
     )
     async with serving(settings) as production:
         assert pointers(await production.send()) == ["/recipient/email"]

@@ -137,6 +137,8 @@ def test_a_variable_that_compose_leaves_empty_is_one_that_was_not_given(monkeypa
         "NOTIFIER_HASH_KEYS": "h1:" + "x" * 32,
         "NOTIFIER_ENV": "production",
         "NOTIFIER_PUBLIC_URL": "https://mail.example.com",
+        "NOTIFIER_LIST_DOMAIN": "lists.example.com",
+        "NOTIFIER_POSTAL_ADDRESS": "Acme, 1 Road, Town",
         "NOTIFIER_SANDBOX_SECRET": "",
     }
     for name, value in given.items():

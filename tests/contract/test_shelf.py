@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.world import MANDATORY, TRANSACTIONAL, Scripted, World
@@ -21,3 +23,12 @@ async def test_a_pinned_version_that_no_longer_compiles_fails_its_messages_alone
     async with world.worker(Scripted()) as deliver:
         await deliver(())
     assert await world.states(broken + sound) == [("failed", "render:template"), ("accepted", None)]
+
+
+async def test_a_topic_that_only_the_other_release_declares_is_judged_as_the_message_pinned_it(database, tmp_path):
+    world = World(database, tmp_path / "journals")
+    ids = await world.queue(await world.people(1), MANDATORY)
+    known = {key: topic for key, topic in world.templates.topics.items() if key != "security"}
+    async with world.worker(Scripted(), templates=replace(world.templates, topics=known)) as deliver:
+        await deliver(ids)
+    assert await world.states(ids) == [("accepted", None)]

@@ -1,0 +1,52 @@
+"""What an operator sets is checked before anything starts, and a mistake names the setting."""
+
+from __future__ import annotations
+
+import pytest
+
+from notifier import settings
+from notifier.errors import NotConfigured
+
+PRODUCTION = {
+    "DATABASE_URL": "postgresql://here",
+    "REDIS_URL": "redis://here",
+    "NOTIFIER_LINK_KEYS": "k1:" + "x" * 32,
+    "NOTIFIER_HASH_KEYS": "h1:" + "x" * 32,
+    "NOTIFIER_ENV": "production",
+    "NOTIFIER_PUBLIC_URL": "https://mail.example.com",
+    "NOTIFIER_LIST_DOMAIN": "lists.example.com",
+    "NOTIFIER_POSTAL_ADDRESS": "Acme, 1 Road, Town",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_a_complete_environment_is_read(environment):
+    assert settings.load().is_production
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "NOTIFIER_LINK_KEYS", "NOTIFIER_HASH_KEYS"])
+def test_a_setting_that_is_missing_is_named(environment, name):
+    environment.delenv(name)
+    with pytest.raises(NotConfigured, match=name):
+        settings.load()
+
+
+@pytest.mark.parametrize("name", ["NOTIFIER_LIST_DOMAIN", "NOTIFIER_POSTAL_ADDRESS", "NOTIFIER_PUBLIC_URL"])
+def test_an_example_value_does_not_reach_production(environment, name):
+    environment.delenv(name)
+    with pytest.raises(NotConfigured, match=name):
+        settings.load()
+
+
+@pytest.mark.parametrize("keys", ["", "k1:short", "k1", "k1:" + "x" * 32 + ",k1:" + "y" * 32])
+def test_keys_that_cannot_be_used_are_refused_without_being_repeated(environment, keys):
+    environment.setenv("NOTIFIER_LINK_KEYS", keys)
+    with pytest.raises(NotConfigured, match="NOTIFIER_LINK_KEYS") as problem:
+        settings.load()
+    assert "xxx" not in str(problem.value)
