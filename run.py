@@ -6,6 +6,7 @@
     python3 run.py up            start everything
     python3 run.py test          the test suite; further arguments go to pytest
     python3 run.py test --system also the tests that need Debian's packages or root
+    python3 run.py bench NAME    a benchmark, such as `bench deliver`
     python3 run.py dev PROGRAM   a program of the development environment, such as `dev mypy`
     python3 run.py ...           any other `notifier` command, such as `keys create` or `templates check`
 
@@ -55,6 +56,8 @@ def main(arguments: list[str]) -> None:
         if "--system" in rest:
             install_debian_packages()
         become(environment(state, "test"), ["-m", "pytest", *parallel(rest), *rest], for_tests())
+    elif command == "bench":
+        bench(environment(state, "test"), rest)
     elif command == "dev":
         develop(environment(state, "test"), rest)
     elif command in ("demo", "up"):
@@ -286,6 +289,15 @@ def for_tests() -> dict[str, str]:
     """Tests set their own settings; what points at a real installation does not reach them."""
     ours = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def bench(python: Path, arguments: list[str]) -> None:
+    """Become a benchmark; it prints one JSON object, with the machine's facts and a limit measured in the same run."""
+    names = sorted(path.stem for path in (HERE / "bench").glob("*.py") if path.stem not in ("__init__", "stage"))
+    if not arguments or arguments[0] not in names:
+        raise Cannot(f"say which benchmark: {', '.join(names)}")
+    paths = f"{HERE}{os.pathsep}{HERE / 'channels'}"
+    become(python, ["-m", f"bench.{arguments[0]}", *arguments[1:]], {**for_tests(), "PYTHONPATH": paths})
 
 
 def develop(python: Path, arguments: list[str]) -> None:

@@ -148,7 +148,12 @@ def migrate() -> None:
     """Bring the database to the newest version. Safe to run at any time, and from several places at once."""
     from notifier.store.database import migrate as bring_up
 
-    bring_up(_settings().database_url.get_secret_value())
+    url = _settings().database_url.get_secret_value()
+    try:
+        bring_up(url)
+    except OSError as error:
+        typer.echo(f"{error}", err=True)
+        raise typer.Exit(2) from None
 
 
 @app.command()

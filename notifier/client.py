@@ -406,7 +406,7 @@ class Notifier:
         return self._ask(_Calls.send(Notification(template=template, to=to, data=data or {}, **options)))
 
     def send_batch(self, notifications: Sequence[Notification]) -> tuple[Accepted, ...]:
-        """Hand over up to 1,000 in at most 256 KB, all or none."""
+        """Hand over up to 1,000 and 4 MB, all or none."""
         return self._ask(_Calls.send_batch(notifications))
 
     def cancel(self, notification: uuid.UUID | str) -> Cancelled:
@@ -476,7 +476,7 @@ class AsyncNotifier:
         return await self._ask(_Calls.send(Notification(template=template, to=to, data=data or {}, **options)))
 
     async def send_batch(self, notifications: Sequence[Notification]) -> tuple[Accepted, ...]:
-        """Hand over up to 1,000 in at most 256 KB, all or none."""
+        """Hand over up to 1,000 and 4 MB, all or none."""
         return await self._ask(_Calls.send_batch(notifications))
 
     async def cancel(self, notification: uuid.UUID | str) -> Cancelled:

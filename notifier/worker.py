@@ -203,6 +203,9 @@ def run_scheduler(settings: Settings) -> int:
     except (NotConfigured, TemplateError) as error:
         log.error("scheduler.not_configured", problem=str(error))
         return EXIT_NOT_CONFIGURED
+    except AWAY as error:
+        log.error("scheduler.did_not_start", error=type(error).__name__)
+        return EXIT_LOST
 
 
 async def _schedule(settings: Settings) -> int:

@@ -109,15 +109,25 @@ async def rows(connection: Connection, query: str, parameters: Parameters = None
 
 
 def migrate(url: str) -> None:
-    """Bring the schema to the newest version. Safe to call from many processes at once."""
+    """Bring the schema to the newest version. Safe to call from many processes at once.
+
+    Raises:
+        ConnectionError: the server cannot be reached.
+
+    """
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import create_engine, pool, text
+    from sqlalchemy.exc import OperationalError
 
     engine = create_engine(_sqlalchemy_url(url), poolclass=pool.NullPool)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.connect() as connection:
+    try:
+        connecting = engine.connect()
+    except OperationalError:
+        raise ConnectionError("PostgreSQL cannot be reached: start it, or mend DATABASE_URL") from None
+    with connecting as connection:
         connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
         connection.commit()
         config.attributes["connection"] = connection

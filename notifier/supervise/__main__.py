@@ -11,7 +11,7 @@ from notifier.errors import NotifierError
 from notifier.supervise.instance import Instance
 from notifier.supervise.supervisor import CLI, Ports, embedded_servers, environment_of, run_command
 
-NEEDS_NO_SERVER = {"templates", "--help", "--version", "sandbox"}
+NEEDS_NO_SERVER = {"templates", "--help", "sandbox"}
 
 
 def main(arguments: list[str]) -> int:
