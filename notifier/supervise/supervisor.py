@@ -98,8 +98,9 @@ class Supervisor:
         self.children = children_of(environment, ports)
         for child in self.children:
             self._launch(child)
-        self.show("notifier", "waiting for the API")
-        self._await_api(ports.api)
+        self.show("notifier", "waiting for the API and the sandbox")
+        for part, port in (("api", ports.api), ("sandbox", ports.sandbox), ("sandbox", ports.smtp)):
+            self._await(part, port)
         ours = {name: value for name, value in environment.items() if name.startswith(OURS)}
         self.instance.publish(environment["NOTIFIER_PUBLIC_URL"], ours)
         return environment
@@ -162,12 +163,12 @@ class Supervisor:
         child.start()
         self._pipes.add(child)
 
-    def _await_api(self, port: int) -> None:
+    def _await(self, part: str, port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self._pipes.heard and not _answers(port):
             self._turn(0.05)
             if time.monotonic() > deadline:
-                raise NotConfigured(f"the API does not start: {self._pipes.last_line('api')}")
+                raise NotConfigured(f"the {part} does not start: {self._pipes.last_line(part)}")
 
     def _stop(self) -> None:
         """Stop in the order in which nobody is left waiting for somebody; a second signal ends it at once."""

@@ -60,6 +60,11 @@ class Fleet:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return Counter(UUID(hex=line.split()[0]) for line in lines)
 
+    async def until_begun(self, workers: int) -> None:
+        """Wait until so many workers have ever begun: from then on SIGTERM finds somebody who listens."""
+        while await self.world.one("SELECT count(*) FROM workers") < workers:
+            await asyncio.sleep(0.02)
+
     async def until_accepted(self, count: int) -> None:
         """Wait until the SMTP server has accepted so many messages."""
         while len(self.accepted()) < count:

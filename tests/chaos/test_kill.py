@@ -83,6 +83,7 @@ async def test_a_worker_that_is_told_to_stop_finishes_what_is_on_the_wire_and_le
         await world.queue(people, MARKETING)
         for turn in range(3):
             await crew.until_accepted(100 * (turn + 1))
+            await crew.until_begun(len(crew.workers) * (turn + 1))
             for name in crew.workers:
                 assert await crew.stop(name) == 0
                 assert await world.one("SELECT count(*) FROM messages WHERE state = 'unknown'") == 0
