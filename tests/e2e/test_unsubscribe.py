@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 
 from notifier.web.pages import Brand, Pages
 from tests.servers.service import SECRET, Service, path_of, running
@@ -246,6 +247,16 @@ async def cut(service, postgres, database_url):
             await c.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {'false' if off else 'true'}")
             if off:
                 await c.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        while not off and not await is_back():
+            pass
+
+    async def is_back() -> bool:
+        """The pool knocks again with growing pauses; one that has waited its second has not lost anything."""
+        try:
+            await service.town.ledger()
+        except PoolTimeout:
+            return False
+        return True
 
     yield switch
     await switch(off=False)
