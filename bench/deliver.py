@@ -51,8 +51,9 @@ async def measure(count: int) -> dict[str, Any]:
 
 async def the_service(ground: Stage, world: World, far: Sink, people: list[UUID]) -> dict[str, Any]:
     """Two marketing worker processes: consent, journal, rendering, one-click headers, every row recorded durably."""
+    before = await world.one("SELECT count(*) FROM workers")
     async with children(WORKERS, ground.environment(far.port)) as workers:
-        await until(world, "SELECT count(*) = 2 FROM workers WHERE ended_at IS NULL")
+        await until(world, f"SELECT count(*) = {len(WORKERS)} FROM workers WHERE id > {before}")
         await world.queue(people[:500], MARKETING)  # warm: imports, templates, connections
         await ring_until_done(world, ground)
         await world.execute("ANALYZE")
