@@ -170,7 +170,7 @@ class Line(SMTP):
             self.hang_up()
             return
         reply = await self._catcher.decide(envelope, simulator, raw)
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        self._set_post_data_state()  # type: ignore[no-untyped-call]  # aiosmtpd types it in part
         if reply is None:
             self.hang_up()
         else:
@@ -199,6 +199,7 @@ class Line(SMTP):
 
         A line end is put before what the client sends: so the end of an empty mail is found like any other.
         """
+        # StreamReader has no public way to put bytes back.
         buffer: Any = self._reader._buffer  # type: ignore[attr-defined]  # noqa: SLF001
         buffer[:0] = b"\r\n"
         try:

@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _serving(app: object, door: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,  # type: ignore[arg-type]  # any ASGI application
         log_level="warning",
         access_log=False,  # searches hold addresses (I5)
         lifespan="off",

@@ -50,7 +50,7 @@ def _timezone(text: str) -> str:
 
 def _moment(value: object) -> datetime:
     """An instant. A number or a time without its zone would be a guess."""
-    try:
+    try:  # what is no text raises TypeError, which is the answer wanted
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError("is not an instant; write it like 2026-03-01T09:00:00Z (RFC 3339)") from None
