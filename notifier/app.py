@@ -11,24 +11,25 @@ from pydantic import SecretStr
 
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
+from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.register import Register
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
+from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
-from notifier.errors import NotConfigured
 from notifier.jobs import Jobs
 from notifier.journal import Journal
+from notifier.providers import providers_of
 from notifier.rendering import Identity, Templates, bundled_directory
-from notifier.settings import Settings, variable
+from notifier.settings import Settings
 from notifier.store import consent, workers
 from notifier.store.database import Connection, Database
-from notifier_channels.contract import Channel, EmailContent, Provider
 
 SPARE_CONNECTIONS = 4  #: beside one for each batch in hand: for sweeps, polls and the web
 JOURNALS = "journals"  #: below the state directory
@@ -103,7 +104,7 @@ class App:
             register=Register(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             feedback=Feedback(database, hasher, templates.topics),
-            sweep=Sweep(database, jobs, journal.boot_id(), timeout),
+            sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
         )
 
     @asynccontextmanager
@@ -121,11 +122,15 @@ class App:
                     await provider.close()
 
     def _deliver(self, lane: Lane, worker: int, notebook: Journal) -> Deliver:
+        providers = providers_of(self.settings, lane)
+        batches = self.settings.marketing_threads if lane is Lane.MARKETING else self.settings.worker_threads
         return Deliver(
             database=self.database,
             templates=self.templates,
             shelf=Shelf(self.templates),
-            providers=_providers(self.settings, lane),
+            providers=providers,
+            turns=Turns(providers, batches),
+            consequences=Consequences(self.hasher, self.templates.topics),
             hasher=self.hasher,
             links=self.links,
             journal=notebook,
@@ -137,26 +142,6 @@ class App:
             default_locale=self.settings.default_locale,
             default_timezone=self.settings.default_timezone,
         )
-
-
-def _providers(settings: Settings, lane: Lane) -> dict[Channel, Provider[EmailContent]]:
-    """Each lane has connections and pauses of its own (I10); marketing may have a relay of its own."""
-    from notifier_channels.email.relay import InvalidRelayUrl
-    from notifier_channels.email.smtp import SmtpProvider
-
-    is_own = lane is Lane.MARKETING and settings.smtp_marketing_url is not None
-    field = "smtp_marketing_url" if is_own else "smtp_url"
-    url: SecretStr = getattr(settings, field)
-    try:
-        provider = SmtpProvider.from_url(
-            url.get_secret_value(),
-            name="smtp-marketing" if lane is Lane.MARKETING else "smtp",
-            connections=settings.smtp_connections,
-            message_id_domain=settings.list_domain,
-        )
-    except InvalidRelayUrl as error:
-        raise NotConfigured(f"{variable(field)}: {error}") from None
-    return {Channel.EMAIL: provider}
 
 
 def _keys(keys: Mapping[str, SecretStr]) -> dict[str, bytes]:

@@ -99,6 +99,11 @@ class Testimony:
     answers: dict[tuple[UUID, int], Outcome] = field(default_factory=dict)
     in_hand: UUID | None = None  #: what was being rendered when the process died
 
+    @property
+    def last_answers(self) -> dict[UUID, Outcome]:
+        """By message, what was answered to its last attempt."""
+        return {message: answer for (message, _), answer in sorted(self.answers.items(), key=lambda one: one[0][1])}
+
 
 @contextmanager
 def testimony(path: Path) -> Iterator[Testimony | None]:

@@ -16,6 +16,7 @@ from notifier.errors import NotConfigured
 PREFIX = "NOTIFIER_"
 
 Keys = Annotated[dict[str, SecretStr], NoDecode]
+Secrets = Annotated[tuple[SecretStr, ...] | None, NoDecode]
 
 
 class Environment(BaseSettings):
@@ -100,9 +101,40 @@ class Settings(Appearance, SandboxSettings):
     smtp_marketing_url: SecretStr | None = Field(None, description="A relay of its own for marketing, if there is one.")
     smtp_connections: int = Field(2, ge=1, le=50, description="Connections to the relay per worker process.")
 
+    twilio_account_sid: str | None = Field(
+        None, pattern="^AC[0-9a-fA-F]{32}$", description="Your account at Twilio: `AC...`. Empty: no text messages."
+    )
+    twilio_auth_tokens: Secrets = Field(
+        None, description="The account's auth token; while it is rotated both, separated by a comma."
+    )
+    twilio_api_key: SecretStr | None = Field(
+        None, description="`SK...:secret`: what requests are made with, when not with the auth token."
+    )
+    twilio_sender: str | None = Field(
+        None,
+        description="Who text messages are from: a number such as +4930123456, a Messaging Service `MG...`, or a name.",
+    )
+    twilio_marketing_sender: str | None = Field(None, description="Another sender for marketing, if there is one.")
+    twilio_segments_per_second: float = Field(
+        1, ge=0.1, le=1000, description="Each sender's rate in segments: an ordinary number has 1, a short code 100."
+    )
+    twilio_connections: int = Field(4, ge=1, le=100, description="Requests to Twilio at once per worker process.")
+    twilio_answers_keywords: bool = Field(
+        True, description="Twilio itself answers STOP, START and HELP, which it does unless that is switched off there."
+    )
+    twilio_api_url: str = Field("https://api.twilio.com", description="Another only for the sandbox.")
+
+    fcm_credentials: Path | None = Field(
+        None, description="The JSON key of a Firebase service account. Empty: no push."
+    )
+    fcm_at_once: int = Field(
+        100, ge=1, le=500, description="Messages in one call to FCM, and so the most that a kill leaves in doubt."
+    )
+    fcm_api_url: str = Field("https://fcm.googleapis.com", description="Another only for the sandbox.")
+
     batch_size: int = Field(500, ge=1, le=500, description="Messages that are claimed, decided and settled together.")
     worker_threads: int = Field(4, ge=1, le=64, description="Batches a transactional worker has in hand at once.")
-    marketing_threads: int = Field(2, ge=1, le=64, description="The same for one marketing worker.")
+    marketing_threads: int = Field(3, ge=1, le=64, description="The same for one marketing worker.")
     send_timeout_seconds: float = Field(
         60, ge=1, le=600, description="The longest that one batch may be on the wire; later nothing more is committed."
     )
@@ -125,6 +157,19 @@ class Settings(Appearance, SandboxSettings):
             raise ValueError("an id stands twice")
         return {name: secret for name, _, secret in pairs}
 
+    @field_validator("twilio_auth_tokens", mode="before")
+    @classmethod
+    def _read_secrets(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @model_validator(mode="after")
+    def _twilio_is_whole(self) -> Settings:
+        if self.twilio_account_sid and not (self.twilio_auth_tokens and self.twilio_sender):
+            raise ValueError("NOTIFIER_TWILIO_ACCOUNT_SID needs NOTIFIER_TWILIO_AUTH_TOKENS and NOTIFIER_TWILIO_SENDER")
+        return self
+
     @model_validator(mode="after")
     def _safe_in_production(self) -> Settings:
         if self.env == "production":
@@ -136,6 +181,8 @@ class Settings(Appearance, SandboxSettings):
                 raise ValueError("NOTIFIER_POSTAL_ADDRESS must be yours: the law wants it in marketing mail")
             if self.sandbox_secret is not None:
                 raise ValueError("NOTIFIER_SANDBOX_SECRET must not be set in production")
+            if not (self.twilio_api_url.startswith("https://") and self.fcm_api_url.startswith("https://")):
+                raise ValueError("NOTIFIER_TWILIO_API_URL and NOTIFIER_FCM_API_URL must be https in production")
         return self
 
 

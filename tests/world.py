@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Category, Ids, Lane
 from notifier.domain.recipients import Hasher
@@ -21,7 +23,7 @@ from notifier.rendering import Identity, Template, Templates
 from notifier.store import messages, recipients, templates, workers
 from notifier.store.consent import NewEvent, record
 from notifier.store.database import Connection, Database, rows
-from notifier.store.messages import NewMessage
+from notifier.store.messages import Claimed, NewMessage
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Channel, EmailContent, Mailbox, MessageId, Outcome, Outgoing, Receipt, Witness
 
@@ -36,6 +38,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 _ids = Ids()
 _loaded: list[Templates] = []
+
+
+async def claim(deliver: Deliver, turn: int = 0) -> Sequence[Claimed]:
+    """What a worker takes in hand next, as a test that goes on by itself needs it."""
+    with ExitStack() as hand:
+        batch = await deliver._claim((), turn, hand)
+    return batch.claimed if batch else []
 
 
 def new_id() -> UUID:
@@ -58,6 +67,10 @@ class World:
     templates: Templates = field(default_factory=small_templates)
     hasher: Hasher = field(default_factory=lambda: Hasher(KEYS))
     links: Links = field(default_factory=lambda: Links(KEYS, "https://acme.test", "in.acme.test"))
+
+    @property
+    def consequences(self) -> Consequences:
+        return Consequences(self.hasher, self.templates.topics)
 
     async def people(self, count: int, *, prefix: str = "person") -> list[UUID]:
         """Named recipients with one email address each."""
@@ -137,7 +150,8 @@ class World:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
             settings: dict[str, object] = {
                 "database": self.database, "templates": self.templates, "shelf": Shelf(self.templates),
-                "providers": {Channel.EMAIL: provider}, "hasher": self.hasher, "links": self.links,
+                "providers": {Channel.EMAIL: provider}, "turns": Turns([Channel.EMAIL], 4),
+                "consequences": self.consequences, "hasher": self.hasher, "links": self.links,
                 "journal": Journal(entered.journal), "hold": Hold(), "lane": lane, "worker": entered.id,
                 "batch_size": 500, "send_timeout": timedelta(seconds=30), "default_locale": "en",
                 "default_timezone": "UTC",
@@ -191,6 +205,7 @@ class Scripted:
     script: Script = take
     name: str = "scripted"
     sent: list[Outgoing[EmailContent]] = field(default_factory=list)
+    most_at_once: int = 500
 
     async def send(
         self, batch: Sequence[Outgoing[EmailContent]], witness: Witness

@@ -5,14 +5,14 @@ This is where a message leaves the house. Outcomes are values; an exception out 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from notifier_channels.addresses import EmailAddress, PhoneNumber
+from notifier_channels.addresses import Device, EmailAddress, PhoneNumber
 
 MessageId: TypeAlias = UUID
 
@@ -25,7 +25,7 @@ class Channel(StrEnum):
     PUSH = "push"
 
 
-Address: TypeAlias = EmailAddress | PhoneNumber
+Address: TypeAlias = EmailAddress | PhoneNumber | Device
 
 
 # What can be sent -----------------------------------------------------------------------------------------------------
@@ -62,6 +62,27 @@ class EmailContent:
     feedback_id: str | None = None  #: Gmail's Feedback-ID `a:b:c:sender`; never one value per recipient
 
 
+@dataclass(frozen=True, slots=True)
+class SmsContent:
+    """One text message, as it is to be read; how many segments it takes is counted by `sms.segments`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushContent:
+    """One notification on a device's lock screen."""
+
+    title: str
+    body: str
+    link: str | None = None  #: where a tap leads: https or the app's own scheme
+    image: str | None = None  #: https
+    data: Mapping[str, str] = field(default_factory=dict)  #: for the app; every value is text
+    is_urgent: bool = False  #: wakes a sleeping device; transactional messages only
+
+
+Content: TypeAlias = EmailContent | SmsContent | PushContent
+
 ContentT_co = TypeVar("ContentT_co", covariant=True)
 
 
@@ -76,6 +97,7 @@ class Outgoing(Generic[ContentT_co]):
     first_attempted_at: datetime  #: the Date header: stays the same on every attempt (RFC 5322 3.6.1)
     expires_at: datetime
     return_path: str | None = None  #: envelope sender that carries a signed reference; None: the sender's address
+    callback_url: str | None = None  #: where the provider reports on this attempt; carries a signed reference
 
 
 # What can come of it --------------------------------------------------------------------------------------------------
@@ -132,6 +154,14 @@ class BadAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class OptedOut:
+    """Refused for good, because the person has said no at the provider: that no is ours to keep, too."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Misconfigured:
     """Our credentials, sender or policy are wrong: nothing is wrong with the message, which stays queued."""
 
@@ -147,7 +177,9 @@ class Withheld:
     detail: str = ""
 
 
-Outcome: TypeAlias = Receipt | Unavailable | RateLimited | Ambiguous | Rejected | BadAddress | Misconfigured | Withheld
+Outcome: TypeAlias = (
+    Receipt | Unavailable | RateLimited | Ambiguous | Rejected | BadAddress | OptedOut | Misconfigured | Withheld
+)
 
 
 # What is reported later -----------------------------------------------------------------------------------------------
@@ -156,11 +188,12 @@ Outcome: TypeAlias = Receipt | Unavailable | RateLimited | Ambiguous | Rejected 
 class EventKind(StrEnum):
     """What can be reported of a message after a provider took it."""
 
+    SENT = "sent"  #: the provider has it, and may have handed it on: proof that it was taken
     DELIVERED = "delivered"
     DEFERRED = "deferred"  #: the provider still tries
     BOUNCED = "bounced"  #: it gave up
     COMPLAINED = "complained"  #: the reader called it spam
-    UNSUBSCRIBED = "unsubscribed"  #: the reader left the list at the provider
+    UNSUBSCRIBED = "unsubscribed"  #: the reader left the list, or all text messages, at the provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +207,10 @@ class DeliveryEvent:
     occurred_at: datetime
     attempt: int | None = None
     code: str | None = None  #: e.g. `550 5.1.1`
+    is_dead: bool = False  #: the provider's own table says that nobody is at the address
 
 
-# The two seams --------------------------------------------------------------------------------------------------------
+# The seams --------------------------------------------------------------------------------------------------------
 
 
 class Witness(Protocol):
@@ -203,6 +237,10 @@ class Provider(Protocol[ContentT_contra]):
     def name(self) -> str:
         """Stands on attempts, in metrics and in pauses, e.g. `smtp`."""
 
+    @property
+    def most_at_once(self) -> int:
+        """The largest batch that it takes in one go; a slow sender names few, so that none waits in its hands."""
+
     def send(
         self, batch: Sequence[Outgoing[ContentT_contra]], witness: Witness
     ) -> AsyncIterator[tuple[MessageId, Outcome]]:
@@ -213,3 +251,29 @@ class Provider(Protocol[ContentT_contra]):
 
     async def close(self) -> None:
         """Give the connections back. Nothing is sent after this."""
+
+
+class Pace(Protocol):
+    """How fast one sender may go, whoever sends through it: a sender of text messages has a rate of segments."""
+
+    async def turn(self, units: int) -> None:
+        """Wait until so many units may go. Called before the witness is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An attempt of which nobody on our side knows whether the provider took it."""
+
+    message: MessageId
+    attempt: int
+    to: Address
+    started_at: datetime
+    settled_at: datetime  #: when the answer was given up
+    taken: frozenset[str]  #: the provider's references of our other messages to this address: it is none of these
+
+
+class LooksUp(Protocol):
+    """A provider that can be asked later what it took."""
+
+    async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt]:
+        """Those that it proves to have taken. The others may have been taken or not."""

@@ -1,7 +1,7 @@
 """One batch from claim to outcome: claim, expire, gate (consent, timing, intent), render, send, settle.
 
-The file to read first. A ring is only a doorbell: whatever is due in the lane is taken in hand, a batch at a time,
-until nothing is. Rung twice, or not at all, nothing is sent twice or lost: the rows say what is to be done.
+The file to read first. A ring is only a doorbell: whatever is due in the lane is taken in hand, a batch of one channel
+at a time, until nothing is. Rung twice, or not at all, nothing is sent twice or lost: the rows say what is to be done.
 
 An exception out of here is a bug or a database that is gone. The process then ends, and what it had in hand is put
 right by `sweep`, from the rows and from the journal.
@@ -12,18 +12,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, TypeAlias, cast
 from uuid import UUID
 
 import structlog
 
+from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
 from notifier.domain.consent import (
@@ -34,29 +35,28 @@ from notifier.domain.consent import (
     Refusal,
     Rule,
     Suppression,
-    SuppressionReason,
     Topic,
     Verdict,
     decide,
 )
 from notifier.domain.messages import Category, Lane, State
-from notifier.domain.recipients import HashedAddress, Hasher
+from notifier.domain.recipients import Hasher
 from notifier.domain.retry import Settlement
+from notifier.domain.routing import Earlier, Mode, Turn
 from notifier.domain.tokens import Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Template, Templates, render
 from notifier.store import consent, messages, providers, recipients, suppressions
+from notifier.store.addresses import restore
 from notifier.store.database import AWAY, Connection, Database, Row
 from notifier.store.messages import Claimed, Intent, Ruling, Settled
 from notifier.store.providers import Pause
 from notifier.telemetry import where
-from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import (
     Address,
-    BadAddress,
     Channel,
-    EmailContent,
+    Content,
     ListHeaders,
     Misconfigured,
     Outcome,
@@ -68,6 +68,8 @@ from notifier_channels.contract import (
 )
 
 log = structlog.get_logger(__name__)
+
+AnyProvider: TypeAlias = Provider[Any]  #: each channel's provider takes content of its own kind
 
 PROBE_BATCH = 1  #: what a paused provider is tried again with
 SETTLE_AGAIN = 0.5  #: seconds between tries to write outcomes while the database is away
@@ -83,10 +85,13 @@ class Permitted:
     address: Address
     facts: Row
 
-    @property
-    def hashed(self) -> HashedAddress:
-        """How the address is suppressed, should it turn out dead."""
-        return HashedAddress(self.facts["hash_key"], self.facts["address_hash"])
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one channel that are in hand."""
+
+    channel: Channel
+    claimed: Sequence[Claimed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,9 @@ class Deliver:
     database: Database
     templates: Templates
     shelf: Shelf
-    providers: Mapping[Channel, Provider[EmailContent]]
+    providers: Mapping[Channel, AnyProvider]
+    turns: Turns
+    consequences: Consequences
     hasher: Hasher
     links: Links
     journal: Journal
@@ -113,34 +120,55 @@ class Deliver:
         turn, busy = 0, True
         while busy and not self.hold.closing:
             async with self.journal.batch():
-                batch = await self._claim(rung, turn)
-                permitted = await self._gate(batch)
-                outgoing, spoiled = self._render(permitted)
-                outcomes = await self._send(permitted, outgoing)
-                await self._settle(permitted, outcomes, spoiled)
-            rung, turn, busy = (), turn + 1, bool(batch)
+                with ExitStack() as hand:
+                    batch = await self._claim(rung, turn, hand)
+                    if batch is not None:
+                        await self._bring(batch)
+            rung, turn, busy = (), turn + 1, batch is not None
+
+    async def _bring(self, batch: Batch) -> None:
+        permitted = await self._gate(batch.claimed)
+        outgoing, spoiled = self._render(permitted)
+        outcomes = await self._send(batch.channel, permitted, outgoing)
+        await self._settle(permitted, outcomes, spoiled)
 
     # Claim ------------------------------------------------------------------------------------------------------------
 
-    async def _claim(self, rung: Sequence[UUID], turn: int) -> list[Claimed]:
+    async def _claim(self, rung: Sequence[UUID], turn: int, hand: ExitStack) -> Batch | None:
         """A batch of what is due; every other turn a suspect comes first, alone, so that it is not starved."""
         async with self.database.connection() as c:
-            channels, limit = await self._open_channels(c)
-            if turn % 2:
-                suspects = await messages.claim_suspect(c, self.lane, self.worker, channels)
-                return suspects or await messages.claim(c, self.lane, self.worker, channels, rung, limit)
-            batch = await messages.claim(c, self.lane, self.worker, channels, rung, limit)
-            return batch or await messages.claim_suspect(c, self.lane, self.worker, channels)
+            limits = await self._open_channels(c)
+            for channel in self.turns.order(limits):
+                if not self.turns.may_take(channel):
+                    continue
+                with ExitStack() as tried:
+                    tried.enter_context(self.turns.held(channel))
+                    if claimed := await self._claim_of(c, channel, rung, limits[channel], suspects_first=turn % 2 == 1):
+                        hand.push(tried.pop_all())
+                        return Batch(channel, claimed)
+        return None
 
-    async def _open_channels(self, c: Connection) -> tuple[list[Channel], int]:
-        """The channels whose provider is not paused. When a pause runs out, one process tries with one message."""
+    async def _claim_of(
+        self, c: Connection, channel: Channel, rung: Sequence[UUID], limit: int, *, suspects_first: bool
+    ) -> list[Claimed]:
+        if suspects_first and (suspects := await messages.claim_suspect(c, self.lane, self.worker, channel)):
+            return suspects
+        batch = await messages.claim(c, self.lane, self.worker, channel, rung, limit)
+        if batch or suspects_first:
+            return batch
+        return await messages.claim_suspect(c, self.lane, self.worker, channel)
+
+    async def _open_channels(self, c: Connection) -> dict[Channel, int]:
+        """The channels whose provider is not paused, and the largest batch of each.
+
+        When a pause runs out, one process tries that provider with one message.
+        """
         paused = {row["provider"] for row in await providers.paused(c)}
-        if not paused:
-            return list(self.providers), self.batch_size
+        sizes = {channel: min(self.batch_size, one.most_at_once) for channel, one in self.providers.items()}
         for channel, provider in self.providers.items():
             if provider.name in paused and await providers.take_probe(c, provider.name, retry.PROBE_AFTER):
-                return [channel], PROBE_BATCH
-        return [channel for channel, provider in self.providers.items() if provider.name not in paused], self.batch_size
+                return {channel: PROBE_BATCH}
+        return {channel: size for channel, size in sizes.items() if self.providers[channel].name not in paused}
 
     # Gate -------------------------------------------------------------------------------------------------------------
 
@@ -162,6 +190,8 @@ class Deliver:
         await self.shelf.fetch(c, {row["template_version"] for row in facts})
         verdicts = await self._decide(c, facts)
         await messages.rule(c, self.worker, [_ruling(verdict) for verdict in verdicts.values()])
+        ended = [row["id"] for row in facts if row["is_followed"] and isinstance(verdicts[row["id"]], Refusal)]
+        await messages.wake_followers(c, ended)
         return await self._intend(c, facts, verdicts)
 
     async def _decide(self, c: Connection, facts: Sequence[Row]) -> dict[UUID, Verdict]:
@@ -169,13 +199,31 @@ class Deliver:
         hashes = {row["id"]: self.hasher.all(_address(row)) for row in facts}
         asked = {(Channel(row["channel"]), digest) for row in facts for digest in hashes[row["id"]]}
         standing = await suppressions.in_force(c, asked)
+        turns = await self._turns(c, [row for row in facts if row["step"]])
         verdicts: dict[UUID, Verdict] = {}
         for row in facts:
             against: list[Suppression] = [one for digest in hashes[row["id"]] for one in standing.get(digest, ())]
             known = Facts(said[row["recipient_id"]], against, row["removed_at"] is None, row["snoozed_until"])
-            question = Question(row["id"], self._topic(row), Channel(row["channel"]), row["expires_at"])
+            channel, turn = Channel(row["channel"]), turns.get(row["id"])
+            question = Question(row["id"], self._topic(row), channel, row["expires_at"], turn)
             verdicts[row["id"]] = decide(question, known, row["now"])
         return verdicts
+
+    async def _turns(self, c: Connection, later: Sequence[Row]) -> dict[UUID, Turn]:
+        """Of messages that wait for others of their notification, how those stand."""
+        if not later:
+            return {}
+        earlier: dict[UUID, list[Earlier]] = {row["id"]: [] for row in later}
+        for row in await messages.earlier_of(c, list(earlier)):
+            earlier[row["id"]].append(Earlier(Channel(row["channel"]), State(row["state"]), row["reason"]))
+        return {row["id"]: Turn(self._mode(row), row["turn_at"], earlier[row["id"]]) for row in later}
+
+    def _mode(self, row: Row) -> Mode:
+        """As it was when the message was accepted: its steps were planned by it."""
+        try:
+            return self.shelf[row["template_version"]].route.mode
+        except TemplateError:  # it will not be rendered
+            return Mode.ALL
 
     async def _intend(self, c: Connection, facts: Sequence[Row], verdicts: Mapping[UUID, Verdict]) -> list[Permitted]:
         permits = {id_: verdict for id_, verdict in verdicts.items() if isinstance(verdict, Permit)}
@@ -207,16 +255,14 @@ class Deliver:
 
     # Render -----------------------------------------------------------------------------------------------------------
 
-    def _render(
-        self, permitted: Sequence[Permitted]
-    ) -> tuple[dict[Channel, list[Outgoing[EmailContent]]], dict[UUID, Settlement]]:
+    def _render(self, permitted: Sequence[Permitted]) -> tuple[list[Outgoing[Content]], dict[UUID, Settlement]]:
         """Content for each; one that cannot be rendered fails alone."""
-        outgoing: dict[Channel, list[Outgoing[EmailContent]]] = defaultdict(list)
+        outgoing: list[Outgoing[Content]] = []
         spoiled: dict[UUID, Settlement] = {}
         for one in permitted:
             self.journal.rendering(one.permit.message)
             try:
-                outgoing[Channel(one.facts["channel"])].append(self._outgoing(one))
+                outgoing.append(self._outgoing(one))
             except TemplateError as error:
                 log.error("message.not_rendered", message=str(one.permit.message), error=str(error))
                 spoiled[one.permit.message] = retry.spoiled("template")
@@ -229,8 +275,8 @@ class Deliver:
             self.journal.rendered()
         return outgoing, spoiled
 
-    def _outgoing(self, one: Permitted) -> Outgoing[EmailContent]:
-        facts, message = one.facts, one.permit.message
+    def _outgoing(self, one: Permitted) -> Outgoing[Content]:
+        facts, message, channel = one.facts, one.permit.message, one.attempt.channel
         template = self.shelf[facts["template_version"]]
         locale = facts["locale"] or self.default_locale
         ingredients = Ingredients(
@@ -244,10 +290,11 @@ class Deliver:
             id=message,
             attempt=one.attempt.n,
             to=one.address,
-            content=render(one.permit, template, ingredients),
+            content=render(one.permit, template, channel, ingredients),
             first_attempted_at=one.first_attempted_at,
             expires_at=facts["expires_at"],
-            return_path=self.links.return_path(message, one.attempt.n),
+            return_path=self.links.return_path(message, one.attempt.n) if channel is Channel.EMAIL else None,
+            callback_url=self.links.report_url(channel, message, one.attempt.n),
         )
 
     def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:
@@ -263,19 +310,13 @@ class Deliver:
     # Send -------------------------------------------------------------------------------------------------------------
 
     async def _send(
-        self, permitted: Sequence[Permitted], outgoing: Mapping[Channel, Sequence[Outgoing[EmailContent]]]
+        self, channel: Channel, permitted: Sequence[Permitted], batch: Sequence[Outgoing[Content]]
     ) -> dict[UUID, Outcome]:
-        """Hand each channel its part; whatever it leaves without an outcome gets one from the witness."""
+        """Hand the channel the batch; whatever it leaves without an outcome gets one from the witness."""
+        if not batch:
+            return {}
+        provider = self.providers[channel]
         attempts = {one.permit.message: one.attempt for one in permitted}
-        parts = [self._send_over(self.providers[channel], part, attempts) for channel, part in outgoing.items()]
-        return {id_: outcome for outcomes in await asyncio.gather(*parts) for id_, outcome in outcomes.items()}
-
-    async def _send_over(
-        self,
-        provider: Provider[EmailContent],
-        batch: Sequence[Outgoing[EmailContent]],
-        attempts: Mapping[UUID, Attempt],
-    ) -> dict[UUID, Outcome]:
         timeout = self.send_timeout.total_seconds()
         witness = BatchWitness(self.journal, self.hold, attempts, time.monotonic() + timeout)
         outcomes: dict[UUID, Outcome] = {}
@@ -311,39 +352,15 @@ class Deliver:
         outcomes: Mapping[UUID, Outcome],
         spoiled: Mapping[UUID, Settlement],
     ) -> None:
-        people = {one.permit.message: one for one in permitted}
         attempts = {one.permit.message: one.attempt.n for one in permitted}
-        await self._lock_people_to_suppress(c, people, outcomes)
+        locked = await self.consequences.lock(c, outcomes)
         rows = await messages.lock_attempted(c, self.worker, attempts)
         news = [_news(row, outcomes.get(row["id"]), spoiled.get(row["id"])) for row in rows]
         written = [one for one in news if one is not None]
         await write(c, written)
-        await self._suppress(c, people, written)
+        await messages.wake_followers(c, [row["id"] for row in rows if row["is_followed"]])
+        await self.consequences.follow(c, locked, written)
         await self._pause_or_resume(c, rows, outcomes)
-
-    async def _lock_people_to_suppress(
-        self, c: Connection, people: Mapping[UUID, Permitted], outcomes: Mapping[UUID, Outcome]
-    ) -> None:
-        """Lock order: recipients come before messages."""
-        dead = [
-            people[id_].facts["recipient_id"] for id_, outcome in outcomes.items() if isinstance(outcome, BadAddress)
-        ]
-        if dead:
-            await recipients.lock(c, dead)
-
-    async def _suppress(self, c: Connection, people: Mapping[UUID, Permitted], written: Sequence[Settled]) -> None:
-        new = [
-            suppressions.NewSuppression(
-                Channel(people[one.id].facts["channel"]),
-                people[one.id].hashed,
-                SuppressionReason(one.settlement.suppress),
-                {"message": str(one.id), "attempt": one.n, "code": one.code},
-            )
-            for one in written
-            if one.settlement.suppress
-        ]
-        if new:
-            await suppressions.add(c, new)
 
     async def _pause_or_resume(self, c: Connection, rows: Sequence[Row], outcomes: Mapping[UUID, Outcome]) -> None:
         """A provider that is misconfigured or away gets no batch for a while, then one message to try it with."""
@@ -389,4 +406,7 @@ def _news(row: Row, outcome: Outcome | None, spoiled: Settlement | None) -> Sett
 
 
 def _address(row: Row) -> Address:
-    return EmailAddress.restore(row["address"])
+    address = restore(Channel(row["channel"]), row["address"])
+    if address is None:
+        raise AssertionError("a message of an erased person is not due")
+    return address

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
-from notifier.domain.consent import MARKETING, SuppressionReason, Topic
+from notifier.domain.consent import ALL, MARKETING, SuppressionReason, Topic
 from notifier.domain.feedback import proves_nobody_there
 from notifier.domain.recipients import Hasher
 from notifier.store import addresses, events, suppressions
 from notifier.store.addresses import Reached
 from notifier.store.database import Connection, Database
 from notifier.store.suppressions import NewSuppression
-from notifier_channels.contract import DeliveryEvent, EventKind, MessageId
+from notifier_channels.contract import Channel, DeliveryEvent, EventKind, MessageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,11 @@ class Feedback:
     async def _take(self, c: Connection, reports: Sequence[DeliveryEvent]) -> frozenset[MessageId]:
         reached = await addresses.reached_by(c, {report.message for report in reports})
         known = [report for report in reports if report.message in reached]
-        grave = {report.message for report in known if _reason(report) or report.kind is EventKind.UNSUBSCRIBED}
+        grave = {
+            report.message
+            for report in known
+            if _reason(report, reached[report.message].channel) or report.kind is EventKind.UNSUBSCRIBED
+        }
         bound = await lock_bound(c, self.hasher, [reached[message] for message in grave])
         await events.lock_messages(c, reached)
         new = await events.add(c, known)
@@ -61,6 +65,8 @@ class Feedback:
         match report.kind:
             case EventKind.COMPLAINED:
                 return MARKETING, "complaint"
+            case EventKind.UNSUBSCRIBED if reached.channel is Channel.SMS:
+                return ALL, "provider"
             case EventKind.UNSUBSCRIBED:
                 topic = self.topics.get(reached.topic)
                 if topic and topic.mandatory:
@@ -70,19 +76,21 @@ class Feedback:
                 return None
 
 
-def _reason(report: DeliveryEvent) -> SuppressionReason | None:
+def _reason(report: DeliveryEvent, channel: Channel) -> SuppressionReason | None:
     """Why this report's address must not be used again, if so."""
     match report.kind:
         case EventKind.COMPLAINED:
             return SuppressionReason.COMPLAINT
-        case EventKind.BOUNCED if proves_nobody_there(report.code):
+        case EventKind.UNSUBSCRIBED if channel is Channel.SMS:
+            return SuppressionReason.STOP
+        case EventKind.BOUNCED if report.is_dead or proves_nobody_there(report.code):
             return SuppressionReason.HARD_BOUNCE
         case _:
             return None
 
 
 def _suppression(report: DeliveryEvent, reached: Reached) -> NewSuppression | None:
-    reason = _reason(report)
+    reason = _reason(report, reached.channel)
     return NewSuppression(reached.channel, reached.hashed, reason, _evidence(report)) if reason else None
 
 

@@ -19,10 +19,10 @@ from notifier.domain.recipients import Hasher
 from notifier.domain.who import Given, Held, Plan, Rule
 from notifier.errors import InvalidInput, Problem
 from notifier.store import consent, suppressions, who
+from notifier.store.addresses import restore
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection, Database
-from notifier_channels.addresses import EmailAddress, PhoneNumber
-from notifier_channels.contract import Address, Channel
+from notifier_channels.contract import Channel
 
 IMPORT = "import"  #: the source of such ledger lines
 
@@ -130,7 +130,8 @@ class Register:
         return events, refused
 
     def _hashes(self, held: Held | None) -> list[bytes]:
-        return self.hasher.all(_parsed(held)) if held else []
+        address = restore(held.channel, held.text) if held else None
+        return self.hasher.all(address) if address else []
 
 
 def _event(person: UUID, grant: Grant) -> NewEvent:
@@ -144,14 +145,6 @@ def _event(person: UUID, grant: Grant) -> NewEvent:
         expires_at=grant.expires_at,
         evidence=grant.evidence,
     )
-
-
-def _parsed(held: Held) -> Address:
-    """An address out of the database, where only parsed ones get in."""
-    if held.channel is Channel.EMAIL:
-        local, _, domain = held.text.rpartition("@")
-        return EmailAddress(local, domain)
-    return PhoneNumber(held.text)
 
 
 _EXPLAINED = {

@@ -6,7 +6,7 @@ Safe to run in several processes at once: every step takes rows under locks and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,16 +14,18 @@ from datetime import datetime, timedelta
 import psycopg
 import structlog
 
+from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.settling import settled, tried, write
 from notifier.domain import retry
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
-from notifier.store import messages, notifications, workers
+from notifier.store import messages, notifications, orphans, workers
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Settled
 from notifier.store.workers import Worker
 from notifier.telemetry import where
+from notifier_channels.contract import Channel
 
 log = structlog.get_logger(__name__)
 
@@ -38,13 +40,15 @@ class Sweep:
 
     database: Database
     jobs: Jobs
+    consequences: Consequences
     boot_id: str  #: of this machine: only its journals can be read, and only since its last start
     send_timeout: timedelta
 
-    async def __call__(self) -> None:
-        """Recover, repeat, ring."""
+    async def __call__(self, asked: Collection[Channel] = ()) -> None:
+        """Recover, repeat, ring. `asked`: channels whose doubt somebody asks the provider about (`reconcile`)."""
         await self.recover()
-        await self.database.transact(lambda c: messages.repeat_unknown(c, REPEATS_AT_ONCE))
+        others = [channel for channel in Channel if channel not in asked]
+        await self.database.transact(lambda c: orphans.repeat_unknown(c, others, REPEATS_AT_ONCE))
         await self.ring()
 
     async def forget(self) -> None:
@@ -61,7 +65,7 @@ class Sweep:
             if waiting is None or waiting >= RINGS_AT_ONCE:
                 continue  # Redis is away and workers poll, or nobody answers
             async with self.database.connection() as c:
-                due = await messages.count_due(c, lane, BATCH * (RINGS_AT_ONCE - waiting))
+                due = await orphans.count_due(c, lane, BATCH * (RINGS_AT_ONCE - waiting))
             for _ in range(-(-due // BATCH)):
                 self.jobs.ring(lane, ())
 
@@ -95,28 +99,34 @@ class Sweep:
     async def _recover(self, c: Connection, worker: Worker, said: Testimony | None) -> bool:
         """Put right what this worker left; False when some of it must wait."""
         lost_at, now = await workers.mark_lost(c, worker.id)
-        orphans = await messages.orphans_of(c, worker.id)
-        await self._requeue_unattempted(c, [row for row in orphans if row["state"] == State.CLAIMED])
-        attempted = [row for row in orphans if row["state"] == State.SENDING]
+        locked = await self.consequences.lock(c, said.last_answers if said else {})
+        left = await orphans.orphans_of(c, worker.id)
+        await self._requeue_unattempted(c, [row for row in left if row["state"] == State.CLAIMED])
+        attempted = [row for row in left if row["state"] == State.SENDING]
         if said is not None:
-            await self._settle_by_journal(c, attempted, said, now)
+            await self.consequences.follow(c, locked, await self._settle_by_journal(c, attempted, said, now))
         elif now - lost_at > self.send_timeout:  # its last byte has left by now; its late answers stay welcome
             await write(c, [settled(row, retry.in_doubt(tried(row), now)) for row in attempted])
         else:
             return False  # it may be alive and claim, or its machine may come back: it is looked at again
+        await messages.wake_followers(c, [row["id"] for row in attempted if row["is_followed"]])
         await workers.end(c, worker.id)
         return True
 
     async def _requeue_unattempted(self, c: Connection, rows: Sequence[Row]) -> None:
         """No intent, no byte: back to the queue at once, or set aside after too many dead workers."""
-        await messages.poison(c, [row["id"] for row in rows if row["claims"] >= MAX_CLAIMS])
-        await messages.requeue(c, {row["id"]: row["claims"] for row in rows if row["claims"] < MAX_CLAIMS})
+        await orphans.poison(c, [row["id"] for row in rows if row["claims"] >= MAX_CLAIMS])
+        await orphans.requeue(c, {row["id"]: row["claims"] for row in rows if row["claims"] < MAX_CLAIMS})
 
-    async def _settle_by_journal(self, c: Connection, rows: Sequence[Row], said: Testimony, now: datetime) -> None:
-        await write(c, [_by_journal(row, said, now) for row in rows])
+    async def _settle_by_journal(
+        self, c: Connection, rows: Sequence[Row], said: Testimony, now: datetime
+    ) -> list[Settled]:
+        written = [_by_journal(row, said, now) for row in rows]
+        await write(c, written)
         # Only what was being rendered when the process died is suspected; its neighbours are not counted against.
         suspected = {row["id"]: row["claims"] for row in rows if row["id"] == said.in_hand}
-        await messages.keep_claims(c, suspected)
+        await orphans.keep_claims(c, suspected)
+        return written
 
 
 def _by_journal(row: Row, said: Testimony, now: datetime) -> Settled:

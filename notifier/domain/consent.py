@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from notifier.domain.messages import Category
+from notifier.domain.routing import EVERY_CHANNEL, Go, Route, Stop, Turn, Wait, stands
 from notifier_channels.contract import Channel
 
 ANY = "any"  #: as an event's channel: all channels
@@ -37,6 +38,7 @@ class Topic:
     mandatory: bool = False  #: security, legal, sign-in: the consent rule is skipped
     names: Mapping[str, str] = field(default_factory=dict)  #: by locale
     descriptions: Mapping[str, str] = field(default_factory=dict)  #: by locale
+    route: Route = EVERY_CHANNEL  #: of templates that name none of their own
 
     @property
     def scope(self) -> str:
@@ -95,6 +97,7 @@ class Question:
     topic: Topic
     channel: Channel
     expires_at: datetime
+    turn: Turn | None = None  #: of a message that waits for what becomes of another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class Rule(StrEnum):
     ADDRESS_REMOVED = "address_removed"
     EXPIRED = "expired"
     SNOOZED = "snoozed"
+    REACHED_OTHERWISE = "reached_otherwise"
+    WAITS_FOR_CHANNEL = "waits_for_channel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,7 @@ Verdict: TypeAlias = Permit | Refusal | Deferral
 
 
 def decide(question: Question, facts: Facts, at: datetime) -> Verdict:
-    """May this message go at this instant? Expiry, address, consent, suppressions and timing, in that order.
+    """May this message go at this instant? Expiry, address, turn, consent, suppressions and timing, in that order.
 
     `at` is the database's clock, read under the same lock as the facts.
     """
@@ -183,6 +188,8 @@ def decide(question: Question, facts: Facts, at: datetime) -> Verdict:
         return Refusal(question.message, Decision(Rule.EXPIRED, at))
     if not facts.has_address:
         return Refusal(question.message, Decision(Rule.ADDRESS_REMOVED, at))
+    if waiting := _waits(question, at):
+        return waiting
     allowed, consent = judge(question.topic, question.channel, facts.events, at)
     if not allowed:
         return Refusal(question.message, consent)
@@ -260,6 +267,19 @@ def _ends(grant: ConsentEvent, withdrawal: ConsentEvent, topic: Topic, channel: 
 def _blocking(suppressions: Iterable[Suppression], category: Category) -> Suppression | None:
     blocking = [suppression for suppression in suppressions if suppression.reason.blocks(category)]
     return min(blocking, key=lambda suppression: suppression.number, default=None)
+
+
+def _waits(question: Question, at: datetime) -> Refusal | Deferral | None:
+    """Routing: the person was reached on another channel, or may still be."""
+    standing = stands(question.turn, at) if question.turn else Go()
+    match standing:
+        case Go():
+            return None
+        case Stop(channel=channel):
+            return Refusal(question.message, Decision(Rule.REACHED_OTHERWISE, at, detail=str(channel)))
+        case Wait(channel=channel, until=until):
+            decision = Decision(Rule.WAITS_FOR_CHANNEL, at, detail=str(channel))
+            return Deferral(question.message, min(until, question.expires_at), decision)
 
 
 def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral | None:

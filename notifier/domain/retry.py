@@ -13,6 +13,7 @@ from notifier_channels.contract import (
     BadAddress,
     Channel,
     Misconfigured,
+    OptedOut,
     Outcome,
     RateLimited,
     Receipt,
@@ -22,7 +23,8 @@ from notifier_channels.contract import (
 )
 
 MAX_TRIES = 100  #: a bound, not a plan: a message is tried until it expires
-RECONCILE_AFTER = timedelta(minutes=1)  #: transactional doubt waits this long for proof before its one repeat
+RECONCILE_AFTER = timedelta(minutes=1)  #: doubt waits this long for proof, transactional doubt then for its repeat
+CAN_BE_ASKED = frozenset({Channel.SMS})  #: channels whose providers tell later what they took (`contract.LooksUp`)
 PROBE_AFTER = timedelta(seconds=30)  #: a misconfigured provider is tried again with one message
 AWAY_FOR = timedelta(seconds=5)  #: one that cannot be reached is, too, but sooner
 BACKOFF: dict[Category, tuple[timedelta, timedelta]] = {  # first wait, longest wait; doubling in between
@@ -71,6 +73,9 @@ def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Se
         case BadAddress(code=code):
             dead = SuppressionReason.DEAD_DEVICE if message.channel is Channel.PUSH else SuppressionReason.HARD_BOUNCE
             return Settlement(State.FAILED, AttemptState.REFUSED, f"bad_address:{code}", counts=True, suppress=dead)
+        case OptedOut(code=code):
+            stop, reason = SuppressionReason.STOP, f"opted_out_at_provider:{code}"
+            return Settlement(State.SUPPRESSED, AttemptState.REFUSED, reason, counts=True, suppress=stop)
         case Misconfigured(code=code):
             due = now + PROBE_AFTER
             return Settlement(
@@ -113,9 +118,8 @@ def spoiled(code: str) -> Settlement:
 
 def _in_doubt(message: Tried, now: datetime, reason: str) -> Settlement:
     may_repeat = message.category is Category.TRANSACTIONAL and not message.repeated
-    return Settlement(
-        State.UNKNOWN, AttemptState.UNKNOWN, reason, due_at=now + RECONCILE_AFTER if may_repeat else None, counts=True
-    )
+    due = now + RECONCILE_AFTER if may_repeat or message.channel in CAN_BE_ASKED else None
+    return Settlement(State.UNKNOWN, AttemptState.UNKNOWN, reason, due_at=due, counts=True)
 
 
 def _again(message: Tried, now: datetime, due: datetime, reason: str, *, counts: bool) -> Settlement:

@@ -34,7 +34,8 @@ LONGEST = 4096  #: an undo token names a ledger line for each holder of the addr
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _CHANNELS = {channel: bytes([letter]) for channel, letter in zip(Channel, b"esp", strict=True)}
 _CHANNEL_OF = {code: channel for channel, code in _CHANNELS.items()}
-_OPT_OUT, _UNDO, _MANAGE = b"o", b"u", b"m"
+_OPT_OUT, _UNDO, _MANAGE, _REPORT = b"o", b"u", b"m", b"r"
+_HOOKS = {Channel.SMS: "hooks/twilio/status"}  #: where providers report that are told so with each message
 _MAIL_OPT_OUT, _RETURN_PATH = "u", "b"
 
 
@@ -79,7 +80,7 @@ class MailOptOut:
 
 @dataclass(frozen=True, slots=True)
 class ReturnPath:
-    """What an envelope sender says when a bounce comes back to it (VERP)."""
+    """What comes back with a report: in the envelope sender of a bounce (VERP), or in a callback's URL."""
 
     message: UUID
     attempt: int
@@ -143,6 +144,19 @@ class Links:
     def return_path(self, message: UUID, attempt: int) -> str | None:
         """The envelope sender of one attempt; None when no mail comes back to us."""
         return self._mail_address(_RETURN_PATH, message.bytes + struct.pack(">H", attempt))
+
+    def report_url(self, channel: Channel, message: UUID, attempt: int) -> str | None:
+        """Where the channel's provider reports on one attempt; None where providers are not told."""
+        if (hook := _HOOKS.get(channel)) is None:
+            return None
+        return f"{self._public_url}/{hook}/{self._sign(_REPORT + message.bytes + struct.pack('>H', attempt))}"
+
+    def read_report(self, token: str) -> ReturnPath | None:
+        """What a callback's URL says; None for anything else."""
+        payload = self._verified(token)
+        if payload is None or payload[:1] != _REPORT or len(payload) != 19:
+            return None
+        return ReturnPath(UUID(bytes=payload[1:17]), int.from_bytes(payload[17:], "big"))
 
     def read_mail(self, local_part: str) -> MailOptOut | ReturnPath | None:
         """What the local part of one of our own addresses says, in whatever case it came back."""

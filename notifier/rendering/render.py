@@ -21,7 +21,7 @@ from notifier.rendering import text
 from notifier.rendering.filters import Situation, situation
 from notifier.rendering.locales import formats_of
 from notifier.rendering.template import Template, Variant
-from notifier_channels.contract import EmailContent, ListHeaders
+from notifier_channels.contract import Channel, Content, EmailContent, ListHeaders
 
 MAX_OUTPUT = 1_000_000
 MAX_SUBJECT = 250
@@ -57,8 +57,10 @@ class Previewed:
     html: str | None
 
 
-def render(permit: Permit, template: Template, ingredients: Ingredients) -> EmailContent:  # noqa: ARG001  # the token
+def render(permit: Permit, template: Template, channel: Channel, ingredients: Ingredients) -> Content:  # noqa: ARG001  # the token
     """The content of a message that may go."""
+    if channel is not Channel.EMAIL:
+        raise TemplateError(f"{template.key}: has no content for {channel}")
     seen = _render(template, ingredients)
     identity = template.identity
     return EmailContent(

@@ -11,6 +11,7 @@ import jinja2
 
 from notifier.domain.consent import Topic
 from notifier.domain.messages import Category
+from notifier.domain.routing import Route
 from notifier.errors import Problem
 from notifier.rendering.identity import Identity
 from notifier.rendering.locales import pick
@@ -51,6 +52,11 @@ class Template:
     def channels(self) -> frozenset[Channel]:
         """The channels it has content for."""
         return frozenset({Channel.EMAIL})
+
+    @property
+    def route(self) -> Route:
+        """What its channels are to one another."""
+        return self.topic.route
 
     @property
     def locales(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from notifier.domain.recipients import HashedAddress
 from notifier.store.database import Connection, rows
-from notifier_channels.addresses import EmailAddress, PhoneNumber
+from notifier_channels.addresses import Device, EmailAddress, PhoneNumber
 from notifier_channels.contract import Address, Channel
 
 
@@ -48,11 +48,13 @@ async def reached_by(c: Connection, messages: Collection[UUID]) -> dict[UUID, Re
 
 
 def restore(channel: Channel, text: str) -> Address | None:
-    """The address that stands in a row; None when it was erased or is not for people to read (a device)."""
+    """The address that stands in a row; None when it was erased."""
     match channel:
         case Channel.EMAIL if "@" in text:
             return EmailAddress.restore(text)
         case Channel.SMS if text:
             return PhoneNumber(text)
+        case Channel.PUSH if text:
+            return Device.restore(text)
         case _:
             return None

@@ -9,6 +9,7 @@ from uuid import UUID
 from notifier.domain.feedback import advance
 from notifier.domain.messages import Ids, State
 from notifier.store.database import Connection, Row, rows
+from notifier.store.messages import wake_followers
 from notifier_channels.contract import DeliveryEvent, EventKind
 
 TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
@@ -75,7 +76,7 @@ WHERE a.message_id = ANY(%s) AND a.state = 'unknown'
 """
 
 _REPORTED = """
-SELECT m.id, m.state, array_agg(DISTINCT e.kind) AS kinds,
+SELECT m.id, m.state, m.is_followed, array_agg(DISTINCT e.kind) AS kinds,
        (array_agg(e.code ORDER BY e.occurred_at, e.id) FILTER (WHERE e.kind = 'bounced'))[1] AS bounce_code
 FROM messages m JOIN delivery_events e ON e.message_id = m.id
 WHERE m.id = ANY(%s) AND m.state IN ('accepted', 'delivered')
@@ -112,6 +113,7 @@ async def apply_pending(c: Connection, message_ids: Collection[UUID]) -> None:
                 [_reason(row, after) for row, after in moves],
             ),
         )
+        await wake_followers(c, [row["id"] for row, _ in moves if row["is_followed"]])
 
 
 def _reason(row: Row, after: State) -> str | None:

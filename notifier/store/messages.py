@@ -33,15 +33,18 @@ class NewMessage:
     template_version: int
     due_at: datetime
     expires_at: datetime
+    step: int = 0  #: of a notification's channels in their order (`domain.routing`)
+    turn_at: datetime | None = None  #: of a later step: when its turn comes at the latest
+    is_followed: bool = False  #: another one waits for what becomes of this one
 
 
 async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
     """Store them queued; one statement whatever their number."""
     await c.execute(
         "INSERT INTO messages (id, notification_id, recipient_id, address_id, channel, lane, category, topic,"
-        " template_version, due_at, expires_at)"
+        " template_version, due_at, expires_at, step, turn_at, is_followed)"
         " SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[],"
-        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[])",
+        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::timestamptz[], %s::bool[])",
         (
             [message.id for message in messages],
             [message.notification_id for message in messages],
@@ -54,6 +57,9 @@ async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
             [message.template_version for message in messages],
             [message.due_at for message in messages],
             [message.expires_at for message in messages],
+            [message.step for message in messages],
+            [message.turn_at for message in messages],
+            [message.is_followed for message in messages],
         ),
     )
 
@@ -72,12 +78,12 @@ async def clock(c: Connection) -> datetime:
 _CLAIM = f"""
 WITH rung AS MATERIALIZED (
     SELECT id FROM messages
-    WHERE id = ANY(%(rung)s) AND lane = %(lane)s AND channel = ANY(%(channels)s) AND state = 'queued'
+    WHERE id = ANY(%(rung)s) AND lane = %(lane)s AND channel = %(channel)s AND state = 'queued'
       AND due_at <= statement_timestamp() AND claims < {MAX_CLAIMS - 1}
     LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 ), others AS MATERIALIZED (
     SELECT id FROM messages
-    WHERE lane = %(lane)s AND channel = ANY(%(channels)s) AND state = 'queued'
+    WHERE lane = %(lane)s AND channel = %(channel)s AND state = 'queued'
       AND due_at <= statement_timestamp() AND claims < {MAX_CLAIMS - 1} AND id <> ALL(%(rung)s)
     ORDER BY due_at LIMIT %(limit)s - (SELECT count(*) FROM rung) FOR NO KEY UPDATE SKIP LOCKED
 )
@@ -90,7 +96,7 @@ _CLAIM_SUSPECT = f"""
 UPDATE messages SET state = 'claimed', worker_id = %(worker)s, due_at = NULL, claims = claims + 1
 WHERE state = 'queued' AND id = (
     SELECT id FROM messages
-    WHERE lane = %(lane)s AND channel = ANY(%(channels)s) AND state = 'queued'
+    WHERE lane = %(lane)s AND channel = %(channel)s AND state = 'queued'
       AND due_at <= statement_timestamp() AND claims >= {MAX_CLAIMS - 1}
     ORDER BY due_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id, recipient_id
@@ -106,7 +112,7 @@ class Claimed:
 
 
 async def claim(
-    c: Connection, lane: Lane, worker: int, channels: Sequence[Channel], rung: Sequence[UUID], limit: int
+    c: Connection, lane: Lane, worker: int, channel: Channel, rung: Sequence[UUID], limit: int
 ) -> list[Claimed]:
     """Take up to `limit` due messages in hand: `queued` -> `claimed`. Two workers never get the same one."""
     found = await rows(
@@ -115,7 +121,7 @@ async def claim(
         {
             "lane": lane,
             "worker": worker,
-            "channels": [str(channel) for channel in channels],
+            "channel": channel,
             "rung": list(rung),
             "limit": limit,
         },
@@ -123,10 +129,9 @@ async def claim(
     return [Claimed(**row) for row in found]
 
 
-async def claim_suspect(c: Connection, lane: Lane, worker: int, channels: Sequence[Channel]) -> list[Claimed]:
+async def claim_suspect(c: Connection, lane: Lane, worker: int, channel: Channel) -> list[Claimed]:
     """Take one message that two dead workers had in hand, alone: if it is poison, nothing else goes down with it."""
-    names = [str(channel) for channel in channels]
-    found = await rows(c, _CLAIM_SUSPECT, {"lane": lane, "worker": worker, "channels": names})
+    found = await rows(c, _CLAIM_SUSPECT, {"lane": lane, "worker": worker, "channel": channel})
     return [Claimed(**row) for row in found]
 
 
@@ -143,6 +148,7 @@ async def release(c: Connection, worker: int, ids: Sequence[UUID], state: State)
 
 _FACTS = """
 SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.tries, m.repeated,
+       m.notification_id, m.step, m.turn_at, m.is_followed, m.address_id,
        r.locale, r.timezone, r.attributes, r.snoozed_until, r.external_id,
        a.address, a.address_hash, a.hash_key, a.removed_at, n.data, clock_timestamp() AS now
 FROM messages m
@@ -167,6 +173,30 @@ async def lock_claimed(c: Connection, worker: int, ids: Sequence[UUID]) -> list[
 async def facts_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     """All that the gate and the rendering need to know of each message but consent and suppressions."""
     return await rows(c, _FACTS, (list(ids),))
+
+
+async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
+    """For each of these messages of a later step, how those of the earlier steps stand."""
+    return await rows(
+        c,
+        "SELECT m.id, e.channel, e.state, e.reason FROM messages m"
+        " JOIN notifications n ON n.id = m.notification_id"
+        " JOIN messages e ON e.id = ANY(n.message_ids) AND e.step < m.step"
+        " WHERE m.id = ANY(%s) ORDER BY m.id, e.step, e.id",
+        (list(ids),),
+    )
+
+
+async def wake_followers(c: Connection, ids: Sequence[UUID]) -> None:
+    """Let those that wait for these messages look now what has become of them. One that is not woken looks later."""
+    if ids:
+        await c.execute(
+            "UPDATE messages f SET due_at = clock_timestamp()"
+            " FROM messages m JOIN notifications n ON n.id = m.notification_id"
+            " WHERE m.id = ANY(%s) AND m.is_followed AND f.id = ANY(n.message_ids) AND f.step > m.step"
+            " AND f.state = 'queued' AND f.due_at > clock_timestamp()",
+            (list(ids),),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +308,7 @@ async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int
     return await rows(
         c,
         "SELECT m.id, m.state, m.recipient_id, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at,"
-        " a.n, a.provider, clock_timestamp() AS now"
+        " m.is_followed, a.n, a.provider, clock_timestamp() AS now"
         " FROM unnest(%s::uuid[], %s::int[]) AS v (id, n)"
         " JOIN messages m ON m.id = v.id"
         " JOIN attempts a ON a.message_id = v.id AND a.n = v.n"
@@ -323,7 +353,7 @@ async def cancel_refused(
     chosen = list(recipients)
     waiting = await rows(
         c,
-        "SELECT id, recipient_id, topic, channel FROM messages"
+        "SELECT id, recipient_id, topic, channel, is_followed FROM messages"
         " WHERE recipient_id = ANY(%s) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE",
         (chosen,),
     )
@@ -345,78 +375,5 @@ async def cancel_refused(
             [Jsonb(decision.note) for decision in refused.values()],
         ),
     )
+    await wake_followers(c, [row["id"] for row in waiting if row["is_followed"] and row["id"] in refused])
     return list(refused)
-
-
-# Sweep ----------------------------------------------------------------------------------------------------------------
-
-
-async def orphans_of(c: Connection, worker: int) -> list[Row]:
-    """Lock and list what a dead worker left in hand, with the attempt that is under way, if intent was committed."""
-    # Two statements: the server may still be committing the worker's last gate, and one would miss its attempts.
-    await c.execute("SELECT 1 FROM messages WHERE worker_id = %s ORDER BY id FOR NO KEY UPDATE", (worker,))
-    return await rows(
-        c,
-        "SELECT m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at, a.n"
-        " FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
-        " WHERE m.worker_id = %s ORDER BY m.id",
-        (worker,),
-    )
-
-
-async def requeue(c: Connection, claims: Mapping[UUID, int]) -> None:
-    """Put orphans without intent back: `claimed` -> `queued`, with the claims they keep."""
-    await c.execute(
-        "UPDATE messages m SET state = 'queued', worker_id = NULL, due_at = clock_timestamp(), claims = v.claims,"
-        " reason = 'worker_died'"
-        " FROM unnest(%s::uuid[], %s::int[]) AS v (id, claims) WHERE m.id = v.id AND m.state = 'claimed'",
-        (list(claims), list(claims.values())),
-    )
-
-
-async def keep_claims(c: Connection, claims: Mapping[UUID, int]) -> None:
-    """Remember on messages that settled back to `queued` how often a worker died with them in hand."""
-    await c.execute(
-        "UPDATE messages m SET claims = v.claims FROM unnest(%s::uuid[], %s::int[]) AS v (id, claims)"
-        " WHERE m.id = v.id AND m.state = 'queued'",
-        (list(claims), list(claims.values())),
-    )
-
-
-async def poison(c: Connection, ids: Sequence[UUID]) -> None:
-    """Set aside what has brought down its worker too often: `claimed` -> `failed`."""
-    await c.execute(
-        "UPDATE messages SET state = 'failed', reason = 'poison', worker_id = NULL"
-        " WHERE id = ANY(%s) AND state = 'claimed'",
-        (list(ids),),
-    )
-
-
-async def repeat_unknown(c: Connection, limit: int) -> int:
-    """Queue the one repeat of transactional messages that nobody could settle; what has expired stays `unknown`.
-
-    Only one lane is looked through: doubt about marketing is never due, and its backlog may be long.
-    """
-    cursor = await c.execute(
-        "WITH due AS MATERIALIZED ("
-        "  SELECT id FROM messages WHERE lane = %s AND due_at <= statement_timestamp() AND state = 'unknown'"
-        "  ORDER BY due_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED)"
-        " UPDATE messages m SET repeated = m.expires_at > clock_timestamp(),"
-        "  state = CASE WHEN m.expires_at > clock_timestamp() THEN 'queued' ELSE 'unknown' END,"
-        "  due_at = CASE WHEN m.expires_at > clock_timestamp() THEN clock_timestamp() END"
-        " FROM due WHERE m.id = due.id",
-        (Lane.TRANSACTIONAL, limit),
-    )
-    return cursor.rowcount
-
-
-async def count_due(c: Connection, lane: Lane, at_most: int) -> int:
-    """How many messages of the lane wait to be claimed, counted no further than `at_most`."""
-    found = await rows(
-        c,
-        "SELECT count(*) AS due FROM (SELECT 1 FROM messages"
-        " WHERE lane = %s AND due_at <= statement_timestamp() AND state = 'queued' LIMIT %s) AS waiting",
-        (lane, at_most),
-    )
-    due: int = found[0]["due"]
-    return due

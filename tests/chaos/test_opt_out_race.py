@@ -19,7 +19,7 @@ from notifier.settings import Settings
 from notifier.store import consent, recipients
 from notifier.web.server import create_app
 from notifier_channels.contract import Channel
-from tests.world import KEYS, MARKETING, TEMPLATES, Scripted, World
+from tests.world import claim, KEYS, MARKETING, TEMPLATES, Scripted, World
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +100,7 @@ async def gate_while_somebody_says_no(world, monkeypatch) -> None:
         return found
 
     async with world.worker(Scripted(), Lane.MARKETING) as deliver:
-        batch = await deliver._claim((), 0)
+        batch = await claim(deliver)
         said = asyncio.create_task(say_no_once(world, people, read), name="no")
         monkeypatch.setattr(consent, "events_of", slow_read)
         await deliver._gate(batch)

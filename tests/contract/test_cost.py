@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from notifier.domain.messages import Lane
-from notifier.store import messages
+from notifier.store import messages, orphans
+from notifier_channels.contract import Channel
 from tests.world import MARKETING, World
 
 pytestmark = pytest.mark.anyio
 
-CLAIM = {"lane": Lane.MARKETING, "worker": 1, "channels": ["email"], "rung": (), "limit": 100}
+CLAIM = {"lane": Lane.MARKETING, "worker": 1, "channel": Channel.EMAIL, "rung": (), "limit": 100}
 LOOKS = {
     "claim": lambda c: messages.claim(c, **CLAIM),
-    "count": lambda c: messages.count_due(c, Lane.MARKETING, 100),
-    "repeat": lambda c: messages.repeat_unknown(c, 100),
+    "count": lambda c: orphans.count_due(c, Lane.MARKETING, 100),
+    "repeat": lambda c: orphans.repeat_unknown(c, list(Channel), 100),
 }
 READ = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'messages'"
 

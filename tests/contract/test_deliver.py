@@ -9,7 +9,6 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from notifier.app import _providers
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.witness import Attempt, BatchWitness, Hold
@@ -18,8 +17,9 @@ from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
 from notifier.errors import NotConfigured
 from notifier.journal import boot_id
+from notifier.providers import providers_of
 from notifier.settings import Settings
-from notifier.store import consent, messages
+from notifier.store import consent, orphans
 from notifier.store.database import AWAY, Database
 from notifier_channels.contract import (
     Ambiguous,
@@ -31,7 +31,7 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, new_id, take
+from tests.world import claim, MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, new_id, take
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ class Bell:
 
 
 def sweep(world, timeout=30.0) -> Sweep:
-    return Sweep(world.database, Bell(), boot_id(), timedelta(seconds=timeout))
+    return Sweep(world.database, Bell(), world.consequences, boot_id(), timedelta(seconds=timeout))
 
 
 async def test_what_is_due_is_sent_and_accepted_with_the_providers_reference(world):
@@ -197,7 +197,7 @@ def test_one_lanes_provider_is_paused_without_the_others_though_they_share_a_rel
     """A policy that refuses our marketing must not hold back password resets (I10)."""
     keys = {"k1": "a-secret-for-tests-of-thirty-two-bytes"}
     settings = Settings(DATABASE_URL="postgresql://", REDIS_URL="unix://", link_keys=keys, hash_keys=keys)
-    names = {_providers(settings, lane)[Channel.EMAIL].name for lane in Lane}
+    names = {providers_of(settings, lane)[Channel.EMAIL].name for lane in Lane}
     assert len(names) == len(Lane)
 
 
@@ -221,7 +221,7 @@ def test_a_relay_url_that_is_wrong_names_the_setting_and_not_its_value():
         DATABASE_URL="postgresql://x", REDIS_URL="redis://x", link_keys=keys, hash_keys=keys, smtp_url="gopher://secret"
     )
     with pytest.raises(NotConfigured, match=r"^NOTIFIER_SMTP_URL: ") as problem:
-        _providers(settings, Lane.MARKETING)
+        providers_of(settings, Lane.MARKETING)
     assert "secret" not in str(problem.value)
 
 
@@ -306,9 +306,9 @@ async def test_doubt_that_has_expired_stays_doubt(world):
 async def test_a_late_receipt_of_a_fenced_worker_settles_the_doubt(world):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
-        permitted = await deliver._gate(await deliver._claim((), 0))
+        permitted = await deliver._gate(await claim(deliver))
         outgoing, spoiled = deliver._render(permitted)
-        outcomes = await deliver._send(permitted, outgoing)
+        outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         await world.execute("UPDATE messages SET state = 'unknown', reason = 'x', worker_id = NULL")
         await world.execute("UPDATE attempts SET state = 'unknown', settled_at = now()")
         await deliver._settle(permitted, outcomes, spoiled)
@@ -319,10 +319,10 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
     ids = await world.queue(await world.people(2))
     provider = Scripted()
     async with world.worker(provider) as deliver:
-        permitted = await deliver._gate(await deliver._claim((), 0))
+        permitted = await deliver._gate(await claim(deliver))
         deliver.hold.lost = True
         outgoing, spoiled = deliver._render(permitted)
-        await deliver._settle(permitted, await deliver._send(permitted, outgoing), spoiled)
+        await deliver._settle(permitted, await deliver._send(Channel.EMAIL, permitted, outgoing), spoiled)
     assert await world.states(ids) == [("queued", "released")] * 2
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
 
@@ -346,9 +346,9 @@ async def test_outcomes_are_kept_until_the_database_takes_them(world, monkeypatc
     monkeypatch.setattr("notifier.dispatch.deliver.SETTLE_AGAIN", 0)
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
-        permitted = await deliver._gate(await deliver._claim((), 0))
+        permitted = await deliver._gate(await claim(deliver))
         outgoing, spoiled = deliver._render(permitted)
-        outcomes = await deliver._send(permitted, outgoing)
+        outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         away = replace(deliver, database=Away(world.database, error("away")))
         await away._settle(permitted, outcomes, spoiled)
     assert await world.states(ids) == [("accepted", None)]
@@ -383,12 +383,12 @@ async def test_what_cannot_be_written_down_is_not_sent_and_an_answer_that_cannot
 
 async def dies(world, deliver, *, until: str) -> None:
     """Take a batch in hand as far as `until`, and vanish: the lock goes, the journal stays."""
-    batch = await deliver._claim((), 0)
+    batch = await claim(deliver)
     if until != "claim":
         permitted = await deliver._gate(batch)
         if until in ("commit", "answer"):
             outgoing, _ = deliver._render(permitted)
-            await deliver._send(permitted, outgoing)
+            await deliver._send(Channel.EMAIL, permitted, outgoing)
         elif until == "render":
             deliver.journal.rendering(permitted[0].permit.message)
     deliver.journal.close()
@@ -436,7 +436,7 @@ async def until_somebody_waits(world) -> None:
 async def test_a_gate_that_commits_after_its_worker_died_is_seen_with_its_attempts(world):
     ids = await world.queue(await world.people(2))
     async with world.worker(Scripted()) as deliver:
-        batch = await deliver._claim((), 0)
+        batch = await claim(deliver)
         deliver.journal.close()
     async with world.database.connection() as c:
         async with c.transaction():
@@ -451,13 +451,13 @@ async def test_a_gate_that_commits_after_its_worker_died_is_seen_with_its_attemp
 async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the_sweep_leaves(world):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
-        permitted = await deliver._gate(await deliver._claim((), 0))
+        permitted = await deliver._gate(await claim(deliver))
         outgoing, spoiled = deliver._render(permitted)
-        outcomes = await deliver._send(permitted, outgoing)
+        outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         async with world.database.connection() as c:
             async with c.transaction():
-                orphans = await messages.orphans_of(c, deliver.worker)
-                await write(c, [settled(row, retry.in_doubt(tried(row), row["expires_at"])) for row in orphans])
+                left = await orphans.orphans_of(c, deliver.worker)
+                await write(c, [settled(row, retry.in_doubt(tried(row), row["expires_at"])) for row in left])
                 settling = asyncio.create_task(deliver._settle(permitted, outcomes, spoiled))
                 await until_somebody_waits(world)
             await settling
@@ -470,7 +470,7 @@ async def test_a_claim_that_commits_after_its_worker_was_ended_is_found_all_the_
         deliver.journal.close()
     await sweep(world)()
     assert await world.one("SELECT count(*) FROM workers WHERE ended_at IS NULL") == 0
-    await deliver._claim((), 0)  # the server goes on with what a dead client had sent
+    await claim(deliver)  # the server goes on with what a dead client had sent
     await sweep(world)()
     assert await world.states(ids) == [("queued", "worker_died")]
 
@@ -492,7 +492,7 @@ async def test_a_worker_that_lives_on_without_its_lock_keeps_its_journal(world):
 async def test_a_living_worker_is_left_alone(world):
     await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
-        await deliver._claim((), 0)
+        await claim(deliver)
         await sweep(world)()
         assert await world.one("SELECT state FROM messages") == "claimed"
 
@@ -501,7 +501,7 @@ async def test_a_living_worker_is_left_alone(world):
 async def test_without_a_journal_to_read_intent_becomes_doubt_after_the_send_timeout(world, why):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
-        await deliver._gate(await deliver._claim((), 0))
+        await deliver._gate(await claim(deliver))
         if why == "file gone":
             deliver.journal.close()
             deliver.journal.path.unlink()
@@ -521,7 +521,7 @@ async def test_poison_is_set_aside_after_three_claims_and_its_neighbours_go_on(w
     ids = await world.queue(await world.people(3))
     for turn in range(MAX_CLAIMS):
         async with world.worker(Scripted()) as deliver:
-            batch = await deliver._claim((), 1 if turn == MAX_CLAIMS - 1 else 0)
+            batch = await claim(deliver, turn=1 if turn == MAX_CLAIMS - 1 else 0)
             permitted = await deliver._gate(batch)
             deliver.journal.rendering(next(one.permit.message for one in permitted if one.permit.message == ids[1]))
             deliver.journal.close()
@@ -536,7 +536,7 @@ async def test_a_message_that_two_dead_workers_had_in_hand_travels_alone(world):
     await world.queue(await world.people(5))
     await world.execute("UPDATE messages SET claims = %s", MAX_CLAIMS - 1)
     async with world.worker(Scripted()) as deliver:
-        assert len(await deliver._claim((), 0)) == 1
+        assert len(await claim(deliver)) == 1
 
 
 async def test_sweep_rings_for_what_is_due_in_each_lane(world):

@@ -31,6 +31,7 @@ class MemoryProvider:
     answer: Callable[[Outgoing[EmailContent]], Outcome] = _accept
     accepted: list[Outgoing[EmailContent]] = field(default_factory=list)
     is_closed: bool = False
+    most_at_once: int = 500
 
     async def send(
         self, batch: Sequence[Outgoing[EmailContent]], witness: Witness

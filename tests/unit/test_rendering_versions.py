@@ -104,14 +104,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Templates:
 
 def test_marketing_carries_its_list_and_transactional_none(both: Templates) -> None:
     letter, news = both.all()
-    content = render(PERMIT, letter, Ingredients("en", "UTC", {"x": "a"}))
+    content = render(PERMIT, letter, Channel.EMAIL, Ingredients("en", "UTC", {"x": "a"}))
     assert (content.subscription, content.feedback_id) == (None, None)
     assert (content.sender, content.reply_to, content.subject) == (IDENTITY.sender, None, "Hello a")
     headers = news.list_headers("en-GB", "https://lamps.test/u/1", "u-1@in.lamps.test")
     assert headers is not None
     assert (headers.list_id, headers.list_name) == ("news.lists.lamps.test", "News")
     assert letter.list_headers("en", "https://lamps.test/u/1", None) is None
-    content = render(PERMIT, news, Ingredients("en", "UTC", {}, headers))
+    content = render(PERMIT, news, Channel.EMAIL, Ingredients("en", "UTC", {}, headers))
     assert content.subscription is headers
     assert content.feedback_id == "news:marketing:lamps"
     assert "https://lamps.test/u/1" in content.text
@@ -121,15 +121,15 @@ def test_marketing_carries_its_list_and_transactional_none(both: Templates) -> N
 def test_marketing_without_its_link_and_transactional_with_one_are_refused(both: Templates) -> None:
     letter, news = both.all()
     with pytest.raises(TemplateError, match="unsubscribe"):
-        render(PERMIT, news, Ingredients("en", "UTC", {}))
+        render(PERMIT, news, Channel.EMAIL, Ingredients("en", "UTC", {}))
     with pytest.raises(TemplateError, match="unsubscribe"):
-        render(PERMIT, letter, Ingredients("en", "UTC", {"x": "a"}, UNSUBSCRIBE))
+        render(PERMIT, letter, Channel.EMAIL, Ingredients("en", "UTC", {"x": "a"}, UNSUBSCRIBE))
 
 
 def test_a_link_that_data_brings_never_stands_for_the_real_one(both: Templates) -> None:
     _, news = both.all()
     forged = Ingredients("en", "UTC", {"unsubscribe_url": "https://evil.example/"}, UNSUBSCRIBE)
-    assert "evil" not in (render(PERMIT, news, forged).html or "")
+    assert "evil" not in (render(PERMIT, news, Channel.EMAIL, forged).html or "")
 
 
 def test_only_the_consent_rule_makes_a_permit() -> None:
@@ -151,16 +151,16 @@ from notifier_channels.contract import EmailContent
 def send(content: EmailContent) -> None: ...
 
 def right(permit: Permit, template: Template, with_: Ingredients) -> None:
-    send(render(permit, template, with_))
+    send(render(permit, template, Channel.EMAIL, with_))
 
 def previewed(template: Template, with_: Ingredients) -> None:
     send(preview(Preview(), template, with_))
 
 def previewing(template: Template, with_: Ingredients) -> None:
-    send(render(Preview(), template, with_))
+    send(render(Preview(), template, Channel.EMAIL, with_))
 
 def refused(refusal: Refusal, template: Template, with_: Ingredients) -> None:
-    send(render(refusal, template, with_))
+    send(render(refusal, template, Channel.EMAIL, with_))
 """
 
 

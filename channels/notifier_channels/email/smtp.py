@@ -67,6 +67,11 @@ class SmtpProvider:
         """What stands on attempts, in metrics and in pauses."""
         return self._name
 
+    @property
+    def most_at_once(self) -> int:
+        """As many as the service ever has in one hand."""
+        return 500
+
     async def send(
         self, batch: Sequence[Outgoing[EmailContent]], witness: Witness
     ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:

@@ -1,0 +1,133 @@
+"""Which channel a notification takes: all of them, the first that may be used, or the next when one does not arrive.
+
+A notification's messages stand in steps. Those of the first step are decided like any other; a later one waits for its
+turn, and whether that has come is judged at its gate from what became of the messages before it (`stands`). So nothing
+has to happen in between: a wake-up that is lost costs time, never a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+from notifier.domain.messages import State
+from notifier_channels.contract import Channel
+
+LOOK_AGAIN = timedelta(seconds=30)  #: how long a message waits for one that is under way, unless it is woken
+
+REPORTING = frozenset({Channel.SMS})
+"""The channels whose providers report every delivery. On the others, taken is the best that is ever known."""
+
+_ARRIVED = frozenset({State.DELIVERED, State.COMPLAINED})
+_ENDED = frozenset({State.BOUNCED, State.FAILED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
+_NOT_CHOSEN = frozenset({State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
+
+
+class Mode(StrEnum):
+    """What the channels of a topic or a template are to one another."""
+
+    ALL = "all"  #: a message on each
+    FIRST = "first"  #: one message: on the first that the person allows and has an address for
+    THEN = "then"  #: the next one when the one before has not arrived in time
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A topic's or a template's channels in their order."""
+
+    mode: Mode = Mode.ALL
+    order: tuple[Channel, ...] = ()
+    after: timedelta = timedelta()  #: `then`: how long each channel has before the next one's turn
+
+    def steps(self, channels: Iterable[Channel]) -> dict[Channel, int]:
+        """The step of each channel; channels that the order does not name come last."""
+        given = sorted(channels)
+        if self.mode is Mode.ALL:
+            return dict.fromkeys(given, 0)
+        ordered = [channel for channel in self.order if channel in given]
+        ordered += [channel for channel in given if channel not in ordered]
+        return {channel: step for step, channel in enumerate(ordered)}
+
+    def turn_at(self, step: int, due_at: datetime) -> datetime:
+        """When the turn of this step comes at the latest, where an earlier one is only waited for."""
+        return due_at + self.after * step
+
+
+EVERY_CHANNEL = Route()
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A message of an earlier step, as it stands now."""
+
+    channel: Channel
+    state: State
+    reason: str | None = None
+
+    @property
+    def found_nobody(self) -> bool:
+        """True when it turned out that the person has no address there."""
+        return self.state is State.FAILED and (self.reason or "").startswith("bad_address")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """All that decides whether the turn of a message has come."""
+
+    mode: Mode
+    at: datetime  #: its turn comes then at the latest (`then`)
+    earlier: Sequence[Earlier]
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Its turn has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """It is not needed any more: the person was reached on this channel."""
+
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet: one on this channel may still arrive."""
+
+    channel: Channel
+    until: datetime
+
+
+Standing: TypeAlias = Go | Stop | Wait
+
+
+def stands(turn: Turn, now: datetime) -> Standing:
+    """Whether a message of a later step is to go now, later, or not at all."""
+    match turn.mode:
+        case Mode.ALL:
+            return Go()
+        case Mode.FIRST:
+            return _first(turn, now)
+        case Mode.THEN:
+            return _then(turn, now)
+
+
+def _first(turn: Turn, now: datetime) -> Standing:
+    """The first channel on which something was sent is the one; that it was refused there changes nothing."""
+    for one in turn.earlier:
+        if one.state in (State.QUEUED, State.CLAIMED, State.SENDING):
+            return Wait(one.channel, now + LOOK_AGAIN)
+    chosen = [one for one in turn.earlier if one.state not in _NOT_CHOSEN and not one.found_nobody]
+    return Stop(chosen[0].channel) if chosen else Go()
+
+
+def _then(turn: Turn, now: datetime) -> Standing:
+    for one in turn.earlier:
+        if one.state in _ARRIVED or (one.state is State.ACCEPTED and one.channel not in REPORTING):
+            return Stop(one.channel)
+    waiting = [one for one in turn.earlier if one.state not in _ENDED]
+    return Wait(waiting[0].channel, turn.at) if waiting and turn.at > now else Go()

@@ -1,0 +1,137 @@
+"""What nobody has in hand any more: messages that dead workers left, and attempts that stayed in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from notifier.domain.messages import Lane
+from notifier.store.database import Connection, Row, rows
+from notifier_channels.contract import Channel
+
+
+async def orphans_of(c: Connection, worker: int) -> list[Row]:
+    """Lock and list what a dead worker left in hand, with the attempt that is under way, if intent was committed."""
+    # Two statements: the server may still be committing the worker's last gate, and one would miss its attempts.
+    await c.execute("SELECT 1 FROM messages WHERE worker_id = %s ORDER BY id FOR NO KEY UPDATE", (worker,))
+    return await rows(
+        c,
+        "SELECT m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at, m.is_followed, a.n"
+        " FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
+        " WHERE m.worker_id = %s ORDER BY m.id",
+        (worker,),
+    )
+
+
+async def requeue(c: Connection, claims: Mapping[UUID, int]) -> None:
+    """Put orphans without intent back: `claimed` -> `queued`, with the claims they keep."""
+    await c.execute(
+        "UPDATE messages m SET state = 'queued', worker_id = NULL, due_at = clock_timestamp(), claims = v.claims,"
+        " reason = 'worker_died'"
+        " FROM unnest(%s::uuid[], %s::int[]) AS v (id, claims) WHERE m.id = v.id AND m.state = 'claimed'",
+        (list(claims), list(claims.values())),
+    )
+
+
+async def keep_claims(c: Connection, claims: Mapping[UUID, int]) -> None:
+    """Remember on messages that settled back to `queued` how often a worker died with them in hand."""
+    await c.execute(
+        "UPDATE messages m SET claims = v.claims FROM unnest(%s::uuid[], %s::int[]) AS v (id, claims)"
+        " WHERE m.id = v.id AND m.state = 'queued'",
+        (list(claims), list(claims.values())),
+    )
+
+
+async def poison(c: Connection, ids: Sequence[UUID]) -> None:
+    """Set aside what has brought down its worker too often: `claimed` -> `failed`."""
+    await c.execute(
+        "UPDATE messages SET state = 'failed', reason = 'poison', worker_id = NULL"
+        " WHERE id = ANY(%s) AND state = 'claimed'",
+        (list(ids),),
+    )
+
+
+_REPEAT = """
+UPDATE messages m SET repeated = m.expires_at > clock_timestamp(),
+    state = CASE WHEN m.expires_at > clock_timestamp() THEN 'queued' ELSE 'unknown' END,
+    due_at = CASE WHEN m.expires_at > clock_timestamp() THEN clock_timestamp() END
+"""
+
+
+async def repeat_unknown(c: Connection, channels: Sequence[Channel], limit: int) -> int:
+    """Queue the one repeat of transactional messages that nobody could settle; what has expired stays `unknown`.
+
+    Only one lane is looked through: doubt about marketing is never repeated, and its backlog may be long.
+    """
+    cursor = await c.execute(
+        "WITH due AS MATERIALIZED ("
+        "  SELECT id FROM messages WHERE lane = %s AND channel = ANY(%s) AND due_at <= statement_timestamp()"
+        "  AND state = 'unknown' LIMIT %s FOR NO KEY UPDATE SKIP LOCKED)"
+        f"{_REPEAT} FROM due WHERE m.id = due.id",
+        (Lane.TRANSACTIONAL, [str(channel) for channel in channels], limit),
+    )
+    return cursor.rowcount
+
+
+async def count_due(c: Connection, lane: Lane, at_most: int) -> int:
+    """How many messages of the lane wait to be claimed, counted no further than `at_most`."""
+    found = await rows(
+        c,
+        "SELECT count(*) AS due FROM (SELECT 1 FROM messages"
+        " WHERE lane = %s AND channel = ANY(%s) AND due_at <= statement_timestamp() AND state = 'queued' LIMIT %s)"
+        " AS waiting",
+        (lane, [str(channel) for channel in Channel], at_most),
+    )
+    due: int = found[0]["due"]
+    return due
+
+
+# Doubt that the provider can be asked about ---------------------------------------------------------------------------
+
+
+async def doubtful(c: Connection, channel: Channel, limit: int) -> list[Row]:
+    """Attempts whose provider is to be asked now, with the references of the person's other messages at that time."""
+    return await rows(
+        c,
+        "SELECT m.id, a.n, a.started_at, a.settled_at, d.address, d.address_hash,"
+        " ARRAY(SELECT o.reference FROM messages s JOIN attempts o ON o.message_id = s.id"
+        "       WHERE s.recipient_id = m.recipient_id AND o.reference IS NOT NULL"
+        "       AND o.started_at > a.started_at - interval '1 hour') AS taken"
+        " FROM messages m JOIN attempts a ON a.message_id = m.id AND a.state = 'unknown'"
+        " JOIN addresses d ON d.id = m.address_id"
+        " WHERE m.lane = ANY(%s) AND m.channel = %s AND m.due_at <= statement_timestamp() AND m.state = 'unknown'"
+        " ORDER BY m.due_at LIMIT %s",
+        ([str(lane) for lane in Lane], channel, limit),
+    )
+
+
+async def lock_doubtful(c: Connection, ids: Sequence[UUID]) -> list[Row]:
+    """Lock those of these messages that are still in doubt, with the attempt that is."""
+    # Two statements, as everywhere: after a wait, one would see the message as it is and the attempt as it was.
+    await c.execute("SELECT 1 FROM messages WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(ids),))
+    return await rows(
+        c,
+        "SELECT m.id, m.category, m.repeated, m.is_followed, a.n FROM messages m"
+        " JOIN attempts a ON a.message_id = m.id AND a.state = 'unknown'"
+        " WHERE m.id = ANY(%s) AND m.state = 'unknown' ORDER BY m.id",
+        (list(ids),),
+    )
+
+
+async def leave_in_doubt(c: Connection, ids: Sequence[UUID]) -> None:
+    """Nobody looks at these again; a late report still settles them. They are locked."""
+    await c.execute("UPDATE messages SET due_at = NULL WHERE id = ANY(%s) AND state = 'unknown'", (list(ids),))
+
+
+async def repeat(c: Connection, ids: Sequence[UUID]) -> None:
+    """Queue the one repeat of these messages, unless they have expired. They are locked."""
+    await c.execute(f"{_REPEAT} WHERE m.id = ANY(%s) AND m.state = 'unknown'", (list(ids),))
+
+
+async def ask_later(c: Connection, ids: Sequence[UUID], wait: timedelta) -> None:
+    """Their provider could not be asked."""
+    await c.execute(
+        "UPDATE messages SET due_at = clock_timestamp() + %s WHERE id = ANY(%s) AND state = 'unknown'",
+        (wait, list(ids)),
+    )
