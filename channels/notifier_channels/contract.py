@@ -208,6 +208,7 @@ class DeliveryEvent:
     attempt: int | None = None
     code: str | None = None  #: e.g. `550 5.1.1`
     is_dead: bool = False  #: the provider's own table says that nobody is at the address
+    reference: str | None = None  #: the provider's id of the message, where the report names it
 
 
 # The seams --------------------------------------------------------------------------------------------------------

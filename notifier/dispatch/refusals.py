@@ -15,7 +15,7 @@ from notifier.store import consent, messages, recipients
 from notifier.store.addresses import Reached
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection
-from notifier_channels.contract import Channel
+from notifier_channels.contract import Address, Channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,17 @@ async def lock_bound(
         for message, people in found.items()
     }
     return Bound(by_message, frozenset(survivors.values()))
+
+
+async def lock_holders(c: Connection, hasher: Hasher, address: Address, channel: Channel) -> frozenset[UUID]:
+    """Lock everybody who holds this address, from which somebody wrote to us; the adopted as who they are now."""
+
+    async def holders() -> dict[UUID, UUID]:
+        held = await recipients.holders(c, channel, hasher.all(address))
+        return await recipients.lock_survivors(c, [one.recipient_id for one in held])
+
+    await holders()
+    return frozenset((await holders()).values())  # somebody may have taken the address on while we waited
 
 
 async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> Withdrawn:

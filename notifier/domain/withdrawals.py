@@ -18,6 +18,12 @@ def standing(events: Iterable[ConsentEvent], scope: str, channel: str) -> Consen
     return last
 
 
+def is_refused(events: Iterable[ConsentEvent], scope: str, channel: str) -> bool:
+    """Whether the last word on exactly this (scope, channel) was a no; at a tie it was."""
+    last = max(_same(events, scope, channel), key=_last_word, default=None)
+    return last is not None and not last.granted
+
+
 def may_be_undone(events: Sequence[ConsentEvent], scope: str, channel: str, topic: Topic | None, at: datetime) -> bool:
     """Whether, after a no to (scope, channel), a grant of exactly that only brings back what was allowed before.
 
@@ -26,8 +32,7 @@ def may_be_undone(events: Sequence[ConsentEvent], scope: str, channel: str, topi
     """
     if topic is not None:
         return _allows(events, topic, channel, at)
-    last = max(_same(events, scope, channel), key=lambda event: (event.occurred_at, not event.granted), default=None)
-    return last is None or last.granted
+    return not is_refused(events, scope, channel)
 
 
 def still_undoable(events: Sequence[ConsentEvent], number: int, topic: Topic | None, at: datetime) -> bool:
@@ -69,6 +74,10 @@ def _since(events: Iterable[ConsentEvent], number: int) -> tuple[ConsentEvent | 
     events = list(events)
     line = next((event for event in events if event.number == number), None)
     return line, [event for event in events if event.number > number]
+
+
+def _last_word(event: ConsentEvent) -> tuple[datetime, bool]:
+    return event.occurred_at, not event.granted
 
 
 def _order(event: ConsentEvent) -> tuple[datetime, int]:

@@ -18,10 +18,10 @@ TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
 _ids = Ids()
 
 _INSERT = """
-INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, occurred_at)
-SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[],
+INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at)
+SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
                      %s::timestamptz[])
-     AS new (id, message_id, attempt, kind, source, source_id, code, occurred_at)
+     AS new (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at)
 ORDER BY source, source_id
 ON CONFLICT (source, source_id) DO NOTHING
 RETURNING source, source_id
@@ -47,6 +47,7 @@ async def add(c: Connection, events: Sequence[DeliveryEvent]) -> list[DeliveryEv
             [event.source for event in events],
             [event.source_id for event in events],
             [event.code for event in events],
+            [event.reference for event in events],
             [event.occurred_at for event in events],
         ),
     )
@@ -70,7 +71,9 @@ RETURNING m.id
 """
 
 _BELIEVE_ATTEMPTS = """
-UPDATE attempts a SET state = 'accepted'
+UPDATE attempts a SET state = 'accepted', reference = COALESCE(a.reference, (
+    SELECT e.reference FROM delivery_events e
+    WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n AND e.reference IS NOT NULL LIMIT 1))
 WHERE a.message_id = ANY(%s) AND a.state = 'unknown'
   AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n)
 """

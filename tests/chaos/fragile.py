@@ -8,13 +8,13 @@ from notifier.dispatch import deliver
 render = deliver.render
 
 
-def fragile_render(permit, template, ingredients):
+def fragile_render(permit, template, channel, ingredients):
     if ingredients.data["number"] == "hang":
         while True:
             pass
     if ingredients.data["number"] == "crash":
         ctypes.string_at(0)  # a real one: a signal sent to the process may be taken by another thread, a moment later
-    return render(permit, template, ingredients)
+    return render(permit, template, channel, ingredients)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from notifier.settings import Settings
 from notifier.store import consent, recipients
 from notifier.web.server import create_app
 from notifier_channels.contract import Channel
-from tests.world import claim, KEYS, MARKETING, TEMPLATES, Scripted, World
+from tests.world import KEYS, MARKETING, TEMPLATES, Scripted, World, claim
 
 pytestmark = pytest.mark.anyio
 

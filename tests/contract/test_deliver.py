@@ -31,7 +31,7 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from tests.world import claim, MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, new_id, take
+from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, claim, new_id, take
 
 pytestmark = pytest.mark.anyio
 

@@ -17,6 +17,7 @@ from notifier.domain.consent import Decision, Permit, Rule
 from notifier.errors import TemplateError
 from notifier.rendering import Ingredients, Preview, Templates, preview, render
 from notifier.rendering.folder import content_hash
+from notifier_channels.contract import Channel
 from tests.folders import IDENTITY, LETTER, NEWS, TOPICS, UNSUBSCRIBE, load, look
 
 PERMIT = Permit(UUID(int=1), Decision(Rule.GRANTED, datetime(2026, 1, 1, tzinfo=UTC)))
@@ -146,9 +147,9 @@ def test_only_the_consent_rule_makes_a_permit() -> None:
 WRONG = """
 from notifier.domain.consent import Permit, Refusal
 from notifier.rendering import Ingredients, Preview, Previewed, Template, preview, render
-from notifier_channels.contract import EmailContent
+from notifier_channels.contract import Channel, Content
 
-def send(content: EmailContent) -> None: ...
+def send(content: Content) -> None: ...
 
 def right(permit: Permit, template: Template, with_: Ingredients) -> None:
     send(render(permit, template, Channel.EMAIL, with_))
@@ -170,7 +171,8 @@ def test_the_type_checker_stops_what_was_not_permitted(tmp_path: Path) -> None:
     done = subprocess.run([*mypy, str(tmp_path / "wrong.py")], cwd=ROOT, capture_output=True, text=True, check=False)
     found = [line.split(": ", 1)[1].split("  [")[0] for line in done.stdout.splitlines() if "wrong.py" in line]
     assert found == [
-        'error: Argument 1 to "send" has incompatible type "Previewed"; expected "EmailContent"',
+        'error: Argument 1 to "send" has incompatible type "Previewed"; expected '
+        '"EmailContent | SmsContent | PushContent"',
         'error: Argument 1 to "render" has incompatible type "Preview"; expected "Permit"',
         'error: Argument 1 to "render" has incompatible type "Refusal"; expected "Permit"',
     ], done.stdout + done.stderr

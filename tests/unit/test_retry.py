@@ -27,6 +27,7 @@ from notifier_channels.contract import (
     BadAddress,
     Channel,
     Misconfigured,
+    OptedOut,
     Outcome,
     RateLimited,
     Receipt,
@@ -43,6 +44,7 @@ OUTCOMES = [
     Ambiguous("lost"),
     Rejected("554"),
     BadAddress("550 5.1.1"),
+    OptedOut("21610"),
     Misconfigured("535"),
     Withheld(),
 ]

@@ -37,6 +37,7 @@ CREATE TABLE inbound_sms (
 CREATE INDEX inbound_sms_age ON inbound_sms USING brin (received_at);
 
 ALTER TABLE delivery_events
+    ADD COLUMN reference text,            -- the provider's id of the message
     DROP CONSTRAINT delivery_events_kind_check,
     ADD CONSTRAINT delivery_events_kind_check
         CHECK (kind IN ('sent', 'delivered', 'deferred', 'bounced', 'complained', 'unsubscribed'));

@@ -1,0 +1,100 @@
+"""A person answers a text message: STOP and START go into the ledger of everybody who holds the number.
+
+STOP is a no to everything over text messages, and the number itself is suppressed: somebody who registers with it later
+is not written to either. START lifts both. Done and answered once, however often the provider repeats itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from notifier.dispatch.refusals import Withdrawal, lock_holders, withdraw
+from notifier.domain.answers import Said, answer
+from notifier.domain.consent import ALL, SuppressionReason, Topic
+from notifier.domain.recipients import Hasher
+from notifier.domain.withdrawals import is_refused
+from notifier.store import consent, inbound, recipients, suppressions
+from notifier.store.consent import NewEvent
+from notifier.store.database import Connection, Database
+from notifier.store.suppressions import NewSuppression
+from notifier_channels.addresses import PhoneNumber
+from notifier_channels.contract import Channel
+
+KEYWORD = "sms_keyword"  #: the source of such ledger lines
+LONGEST_WORDING = 500  #: characters of a text message that are kept as evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a person wrote."""
+
+    reference: str  #: the provider's id of it
+    phone: PhoneNumber
+    said: Said
+    text: str
+    is_answered: bool  #: the provider answers by itself
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Takes text messages that have been proven genuine."""
+
+    database: Database
+    hasher: Hasher
+    topics: Mapping[str, Topic]
+    sender: str  #: who answers, by name
+    contact: str  #: where help is to be had
+    default_locale: str
+
+    async def __call__(self, reply: Reply) -> str | None:
+        """Act on it; the text of the answer, or None when there is none to give (any more)."""
+        return await self.database.transact(lambda c: self._act(c, reply))
+
+    async def _act(self, c: Connection, reply: Reply) -> str | None:
+        if not await inbound.take(c, reply.reference, reply.said) or reply.said is Said.NONE:
+            return None
+        people = await lock_holders(c, self.hasher, reply.phone, Channel.SMS)
+        match reply.said:
+            case Said.STOP:
+                await self._stop(c, reply, people)
+            case Said.START:
+                await self._start(c, reply, people)
+        if reply.is_answered:
+            return None
+        return answer(reply.said, await self._languages(c, people), sender=self.sender, contact=self.contact)
+
+    async def _stop(self, c: Connection, reply: Reply, people: Collection[UUID]) -> None:
+        address, proof = self.hasher.current(reply.phone), _evidence(reply)
+        await suppressions.add(c, [NewSuppression(Channel.SMS, address, SuppressionReason.STOP, proof)])
+        said = [Withdrawal(person, ALL, Channel.SMS, KEYWORD, proof) for person in sorted(people)]
+        await withdraw(c, said, self.topics)
+
+    async def _start(self, c: Connection, reply: Reply, people: Collection[UUID]) -> None:
+        """Ends exactly what STOP began. It grants no topic: who never said yes to one has not done so now."""
+        known = await consent.events_of(c, sorted(people))
+        refused = [person for person in sorted(people) if is_refused(known[person], ALL, Channel.SMS)]
+        proof = _evidence(reply)
+        await consent.record(
+            c, [NewEvent(one, ALL, Channel.SMS, granted=True, source=KEYWORD, evidence=proof) for one in refused]
+        )
+        number = {(Channel.SMS, digest) for digest in self.hasher.all(reply.phone)}
+        await suppressions.lift(c, number, SuppressionReason.STOP, why=f"START, {reply.provider} {reply.reference}")
+
+    async def _languages(self, c: Connection, people: Collection[UUID]) -> list[str | None]:
+        """The holders' own, when they agree; a family may share a number and no language."""
+        locales = {one.locale for one in (await recipients.by_ids(c, sorted(people))).values()}
+        return [*(locales if len(locales) == 1 else ()), self.default_locale]
+
+
+def _evidence(reply: Reply) -> dict[str, str]:
+    """What was written, as it was written, and when it reached us."""
+    return {
+        "wording": reply.text[:LONGEST_WORDING],
+        "provider": reply.provider,
+        "reference": reply.reference,
+        "received_at": datetime.now(UTC).isoformat(),
+    }
