@@ -12,10 +12,12 @@ from pydantic import SecretStr
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.consequences import Consequences
-from notifier.dispatch.deliver import Deliver
+from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
+from notifier.dispatch.replies import Replies
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.turns import Turns
@@ -25,11 +27,13 @@ from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
 from notifier.jobs import Jobs
 from notifier.journal import Journal
-from notifier.providers import providers_of
+from notifier.limits import Limits
+from notifier.providers import lookers_of, providers_of
 from notifier.rendering import Identity, Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, workers
 from notifier.store.database import Connection, Database
+from notifier_channels.contract import Channel
 
 SPARE_CONNECTIONS = 4  #: beside one for each batch in hand: for sweeps, polls and the web
 JOURNALS = "journals"  #: below the state directory
@@ -60,6 +64,7 @@ class App:
     register: Register
     opt_out: OptOut
     feedback: Feedback
+    replies: Replies
     sweep: Sweep
 
     @classmethod
@@ -104,6 +109,14 @@ class App:
             register=Register(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             feedback=Feedback(database, hasher, templates.topics),
+            replies=Replies(
+                database,
+                hasher,
+                templates.topics,
+                sender=settings.sender_name,
+                contact=settings.reply_to or settings.sender_address,
+                default_locale=settings.default_locale,
+            ),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
         )
 
@@ -114,15 +127,27 @@ class App:
         async with await self.database.connect() as lock:
             await consent.listen(lock)
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
-            deliver = self._deliver(lane, worker.id, Journal(worker.journal))
+            limits = Limits(self.settings.redis_url.get_secret_value())
+            providers = providers_of(self.settings, lane, limits)
+            deliver = self._deliver(lane, worker.id, Journal(worker.journal), providers)
             try:
                 yield Hands(worker.id, lock, deliver.hold, deliver)
             finally:
-                for provider in deliver.providers.values():
+                for provider in providers.values():
                     await provider.close()
+                await limits.close()
 
-    def _deliver(self, lane: Lane, worker: int, notebook: Journal) -> Deliver:
-        providers = providers_of(self.settings, lane)
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[Reconcile]:
+        """Enter the scheduler: connect the providers that can be asked what they took."""
+        providers = lookers_of(self.settings)
+        try:
+            yield Reconcile(self.database, providers)
+        finally:
+            for provider in providers.values():
+                await provider.close()
+
+    def _deliver(self, lane: Lane, worker: int, notebook: Journal, providers: Mapping[Channel, AnyProvider]) -> Deliver:
         batches = self.settings.marketing_threads if lane is Lane.MARKETING else self.settings.worker_threads
         return Deliver(
             database=self.database,

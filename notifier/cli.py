@@ -95,7 +95,7 @@ def worker(lane: Annotated[Lane, typer.Option(help="Which messages this process 
 @app.command()
 def scheduler() -> None:
     """Sweep: put right what dead workers left, and ring for what is due. One runs; a second does no harm."""
-    from notifier.worker import run_scheduler
+    from notifier.scheduler import run_scheduler
 
     raise typer.Exit(run_scheduler(_settings()))
 

@@ -1,6 +1,6 @@
 """A worker process of one lane: hears rings, holds its lock, and brings what is due to an outcome until told to stop.
 
-Also the scheduler process, which sweeps. Both end by themselves when something is wrong that a fresh process mends.
+It ends by itself when something is wrong that a fresh process mends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from uuid import UUID
 
 import dramatiq
@@ -27,7 +27,6 @@ from notifier.domain.messages import Lane
 from notifier.errors import NotConfigured, TemplateError
 from notifier.settings import Settings
 from notifier.store.consent import Heard
-from notifier.store.database import AWAY
 from notifier.telemetry import where
 
 log = structlog.get_logger(__name__)
@@ -36,8 +35,6 @@ PREFETCH = 16
 LISTEN_MS = 20  #: how often an idle worker asks Redis; dramatiq's default of a second costs 140 ms at the median
 HEARTBEAT = 1.0  #: seconds between looks at the lock, and between polls while Redis is away
 LOCK_ANSWERS = 5.0  #: seconds that a look may take
-SWEEP_EVERY = 1.0  #: seconds
-FORGET_EVERY = 3600.0  #: seconds
 LEAVE = 2.0  #: seconds of the shutdown time that are kept for writing outcomes
 STOP = (signal.SIGTERM, signal.SIGINT)
 EXIT_NOT_CONFIGURED = 2  #: starting again would not help
@@ -191,38 +188,3 @@ def _use_uvloop() -> None:
         import uvloop
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-
-
-# Scheduler ------------------------------------------------------------------------------------------------------------
-
-
-def run_scheduler(settings: Settings) -> int:
-    """Sweep every second until SIGTERM or SIGINT."""
-    try:
-        return asyncio.run(_schedule(settings))
-    except (NotConfigured, TemplateError) as error:
-        log.error("scheduler.not_configured", problem=str(error))
-        return EXIT_NOT_CONFIGURED
-    except AWAY as error:
-        log.error("scheduler.did_not_start", error=type(error).__name__)
-        return EXIT_LOST
-
-
-async def _schedule(settings: Settings) -> int:
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    forget_at = 0.0
-    async with App.open(settings) as app:
-        log.info("scheduler.started")
-        while not stop.is_set():
-            try:
-                await app.sweep()
-                if time.monotonic() >= forget_at:
-                    await app.sweep.forget()
-                    forget_at = time.monotonic() + FORGET_EVERY
-            except AWAY as error:
-                log.warning("sweep.waits", error=type(error).__name__)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), SWEEP_EVERY)
-    return 0

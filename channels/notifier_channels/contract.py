@@ -277,4 +277,12 @@ class LooksUp(Protocol):
     """A provider that can be asked later what it took."""
 
     async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt]:
-        """Those that it proves to have taken. The others may have been taken or not."""
+        """Those that it proves to have taken. The others may have been taken or not.
+
+        Raises:
+            ConnectionError: it cannot be asked now.
+
+        """
+
+    async def close(self) -> None:
+        """Give the connections back."""

@@ -196,7 +196,7 @@ class Deliver:
 
     async def _decide(self, c: Connection, facts: Sequence[Row]) -> dict[UUID, Verdict]:
         said = await consent.events_of(c, [row["recipient_id"] for row in facts])
-        hashes = {row["id"]: self.hasher.all(_address(row)) for row in facts}
+        hashes = {row["id"]: self._hashes(row) for row in facts}
         asked = {(Channel(row["channel"]), digest) for row in facts for digest in hashes[row["id"]]}
         standing = await suppressions.in_force(c, asked)
         turns = await self._turns(c, [row for row in facts if row["step"]])
@@ -208,6 +208,11 @@ class Deliver:
             question = Question(row["id"], self._topic(row), channel, row["expires_at"], turn)
             verdicts[row["id"]] = decide(question, known, row["now"])
         return verdicts
+
+    def _hashes(self, row: Row) -> list[bytes]:
+        """Under what its address may be suppressed; of an erased one only the hash is left."""
+        address = restore(Channel(row["channel"]), row["address"])
+        return self.hasher.all(address) if address else [row["address_hash"]]
 
     async def _turns(self, c: Connection, later: Sequence[Row]) -> dict[UUID, Turn]:
         """Of messages that wait for others of their notification, how those stand."""
@@ -408,5 +413,5 @@ def _news(row: Row, outcome: Outcome | None, spoiled: Settlement | None) -> Sett
 def _address(row: Row) -> Address:
     address = restore(Channel(row["channel"]), row["address"])
     if address is None:
-        raise AssertionError("a message of an erased person is not due")
+        raise AssertionError("without an address the gate permits nothing")
     return address

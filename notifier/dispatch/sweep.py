@@ -20,7 +20,7 @@ from notifier.domain import retry
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
-from notifier.store import messages, notifications, orphans, workers
+from notifier.store import inbound, messages, notifications, orphans, workers
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Settled
 from notifier.store.workers import Worker
@@ -55,6 +55,7 @@ class Sweep:
         """Drop what is kept for a while only. Once an hour is enough."""
         async with self.database.connection() as c:
             await notifications.forget_keys(c)
+            await inbound.forget(c)
 
     # Ring -------------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
-from notifier.dispatch.feedback import Feedback
+from notifier.app import App
 from notifier.dispatch.opt_out import (
     Answer,
     Choice,
@@ -32,8 +32,8 @@ from notifier.dispatch.opt_out import (
 )
 from notifier.domain.tokens import ManageLink, PageLink
 from notifier.rendering.locales import pick
-from notifier.settings import Settings
 from notifier.web.hooks import sandbox_hook
+from notifier.web.twilio import twilio_hooks
 from notifier.web.pages import Brand, Pages, Words, accepted_languages
 
 log = structlog.get_logger(__name__)
@@ -45,16 +45,19 @@ MOST_READ = 16 * 1024  #: bytes of a body: our own forms are smaller, and of oth
 FORM = "application/x-www-form-urlencoded"
 
 
-def public_router(settings: Settings, opt_out: OptOut, feedback: Feedback) -> APIRouter:
-    """Every route that needs no key: the token in the URL is the proof. No redirect, ever (RFC 8058)."""
-    desk = Desk(opt_out, Pages(Brand(settings.sender_name, settings.postal_address)), settings.default_locale)
+def public_router(app: App) -> APIRouter:
+    """Every route that needs no key: a token in the URL or a signature is the proof. No redirect, ever (RFC 8058)."""
+    settings = app.settings
+    desk = Desk(app.opt_out, Pages(Brand(settings.sender_name, settings.postal_address)), settings.default_locale)
     router = APIRouter(include_in_schema=False)
     for path in ("/u/{token}", "/u/{token}/"):
         router.add_api_route(path, desk.show, methods=["GET", "HEAD"])
         router.add_api_route(path, desk.act, methods=["POST"])
         router.add_api_route(path, options, methods=["OPTIONS"])
     if settings.sandbox_secret is not None:
-        router.include_router(sandbox_hook(settings.sandbox_secret.get_secret_value().encode(), feedback))
+        router.include_router(sandbox_hook(settings.sandbox_secret.get_secret_value().encode(), app.feedback))
+    if settings.twilio_account_sid is not None:
+        router.include_router(twilio_hooks(settings, app.links, app.feedback, app.replies))
     return router
 
 

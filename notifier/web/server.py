@@ -43,7 +43,7 @@ def create_app(app: App) -> FastAPI:
     api.state.keys = Keys(app.database)
     api.include_router(notifications.router)
     api.include_router(recipients.router)
-    api.include_router(public_router(app.settings, app.opt_out, app.feedback))
+    api.include_router(public_router(app))
     api.add_api_route("/health", health, include_in_schema=False)
     api.add_api_route("/ready", _ready(app), include_in_schema=False)
     api.add_api_route("/docs", _docs(api), include_in_schema=False)

@@ -17,6 +17,7 @@ from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
 from notifier.errors import NotConfigured
 from notifier.journal import boot_id
+from notifier.limits import Limits
 from notifier.providers import providers_of
 from notifier.settings import Settings
 from notifier.store import consent, orphans
@@ -34,6 +35,8 @@ from notifier_channels.contract import (
 from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, claim, new_id, take
 
 pytestmark = pytest.mark.anyio
+
+REDIS = "redis://127.0.0.1:1"  # not asked before something is sent
 
 
 @pytest.fixture
@@ -197,7 +200,7 @@ def test_one_lanes_provider_is_paused_without_the_others_though_they_share_a_rel
     """A policy that refuses our marketing must not hold back password resets (I10)."""
     keys = {"k1": "a-secret-for-tests-of-thirty-two-bytes"}
     settings = Settings(DATABASE_URL="postgresql://", REDIS_URL="unix://", link_keys=keys, hash_keys=keys)
-    names = {providers_of(settings, lane)[Channel.EMAIL].name for lane in Lane}
+    names = {providers_of(settings, lane, Limits(REDIS))[Channel.EMAIL].name for lane in Lane}
     assert len(names) == len(Lane)
 
 
@@ -221,7 +224,7 @@ def test_a_relay_url_that_is_wrong_names_the_setting_and_not_its_value():
         DATABASE_URL="postgresql://x", REDIS_URL="redis://x", link_keys=keys, hash_keys=keys, smtp_url="gopher://secret"
     )
     with pytest.raises(NotConfigured, match=r"^NOTIFIER_SMTP_URL: ") as problem:
-        providers_of(settings, Lane.MARKETING)
+        providers_of(settings, Lane.MARKETING, Limits(REDIS))
     assert "secret" not in str(problem.value)
 
 

@@ -13,7 +13,7 @@ from notifier.domain.consent import Default, Topic
 from notifier.domain.messages import Category, Ids
 from notifier.domain.recipients import Hasher
 from notifier.store.database import Database, Row, rows
-from notifier_channels.addresses import EmailAddress
+from notifier_channels.addresses import EmailAddress, PhoneNumber
 from notifier_channels.contract import Channel
 
 HASHER = Hasher({"h1": b"h" * 32})
@@ -29,7 +29,12 @@ TOPICS = {
             descriptions={"en": "Once a month."},
         ),
         Topic("offers", Category.MARKETING, {Channel.EMAIL: Default.OPT_IN}, names={"en": "Offers"}),
-        Topic("orders", Category.TRANSACTIONAL, {Channel.EMAIL: Default.OPT_OUT}, names={"en": "Orders"}),
+        Topic(
+            "orders",
+            Category.TRANSACTIONAL,
+            {Channel.EMAIL: Default.OPT_OUT, Channel.SMS: Default.OPT_OUT},
+            names={"en": "Orders"},
+        ),
         Topic("security", Category.TRANSACTIONAL, {Channel.EMAIL: Default.OPT_OUT}, True, names={"en": "Security"}),
     )
 }
@@ -72,20 +77,35 @@ class Town:
         )
         return address
 
-    async def message(self, person: UUID, topic: str = "newsletter", state: str = "accepted") -> UUID:
-        """A message to the person's first address; what was handed over has its attempt."""
+    async def phone(self, person: UUID, number: str, hasher: Hasher | None = None) -> UUID:
+        hashed = (hasher or self.hasher).current(PhoneNumber(number))
+        address = new_id()
+        await self.execute(
+            "INSERT INTO addresses (id, recipient_id, channel, address, address_hash, hash_key)"
+            " VALUES (%s, %s, 'sms', %s, %s, %s)",
+            (address, person, number, hashed.digest, hashed.key),
+        )
+        return address
+
+    async def message(
+        self, person: UUID, topic: str = "newsletter", state: str = "accepted", channel: str = "email"
+    ) -> UUID:
+        """A message to the person's first address of a channel; what was handed over has its attempt."""
         message = new_id()
         category = str(TOPICS[topic].category) if topic in TOPICS else "marketing"
-        [address] = await self.rows("SELECT id FROM addresses WHERE recipient_id = %s ORDER BY id LIMIT 1", (person,))
+        [address] = await self.rows(
+            "SELECT id FROM addresses WHERE recipient_id = %s AND channel = %s ORDER BY id LIMIT 1", (person, channel)
+        )
         in_hand = state in ("claimed", "sending")
         await self.execute(
             "INSERT INTO messages (id, recipient_id, address_id, channel, lane, category, topic, template_version,"
             " state, reason, due_at, expires_at, worker_id)"
-            " VALUES (%(id)s, %(person)s, %(address)s, 'email', %(category)s, %(category)s, %(topic)s, %(version)s,"
+            " VALUES (%(id)s, %(person)s, %(address)s, %(channel)s, %(category)s, %(category)s, %(topic)s, %(version)s,"
             " %(state)s, %(reason)s, CASE WHEN %(state)s = 'queued' THEN now() END, now() + interval '1 day',"
             " %(worker)s)",
             {
                 "id": message,
+                "channel": channel,
                 "person": person,
                 "address": address["id"],
                 "category": category,

@@ -144,6 +144,7 @@ def test_only_the_consent_rule_makes_a_permit() -> None:
     assert makers == {"domain/consent.py"}
 
 
+CONTENTS = "EmailContent | SmsContent | PushContent"
 WRONG = """
 from notifier.domain.consent import Permit, Refusal
 from notifier.rendering import Ingredients, Preview, Previewed, Template, preview, render
@@ -171,8 +172,7 @@ def test_the_type_checker_stops_what_was_not_permitted(tmp_path: Path) -> None:
     done = subprocess.run([*mypy, str(tmp_path / "wrong.py")], cwd=ROOT, capture_output=True, text=True, check=False)
     found = [line.split(": ", 1)[1].split("  [")[0] for line in done.stdout.splitlines() if "wrong.py" in line]
     assert found == [
-        'error: Argument 1 to "send" has incompatible type "Previewed"; expected '
-        '"EmailContent | SmsContent | PushContent"',
+        f'error: Argument 1 to "send" has incompatible type "Previewed"; expected "{CONTENTS}"',
         'error: Argument 1 to "render" has incompatible type "Preview"; expected "Permit"',
         'error: Argument 1 to "render" has incompatible type "Refusal"; expected "Permit"',
     ], done.stdout + done.stderr

@@ -1,0 +1,72 @@
+"""The scheduler process: sweeps every second, asks providers about what is in doubt, and forgets what is out of date.
+
+Nothing is lost while it is down, and two of them do no harm. A provider that is slow to answer holds up no sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from notifier.app import App
+from notifier.errors import NotConfigured, TemplateError
+from notifier.settings import Settings
+from notifier.store.database import AWAY
+from notifier.worker import EXIT_LOST, EXIT_NOT_CONFIGURED
+
+log = structlog.get_logger(__name__)
+
+SWEEP_EVERY = 1.0  #: seconds
+FORGET_EVERY = 3600.0  #: seconds
+
+
+def run_scheduler(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT; returns the exit status."""
+    try:
+        return asyncio.run(_schedule(settings))
+    except (NotConfigured, TemplateError) as error:
+        log.error("scheduler.not_configured", problem=str(error))
+        return EXIT_NOT_CONFIGURED
+    except AWAY as error:
+        log.error("scheduler.did_not_start", error=type(error).__name__)
+        return EXIT_LOST
+
+
+async def _schedule(settings: Settings) -> int:
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with App.open(settings) as app, app.asking() as reconcile:
+        log.info("scheduler.started")
+
+        async def sweep() -> None:
+            await app.sweep(asked=reconcile.providers.keys())
+
+        await asyncio.gather(
+            _repeat(sweep, SWEEP_EVERY, stop), _repeat(reconcile, SWEEP_EVERY, stop), _forget(app, stop)
+        )
+    return 0
+
+
+async def _forget(app: App, stop: asyncio.Event) -> None:
+    await _repeat(app.sweep.forget, FORGET_EVERY, stop)
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event) -> None:
+    """Do it now and again, until told to stop. A database that is away is waited for; another error ends the process."""
+    while not stop.is_set():
+        started = time.monotonic()
+        try:
+            await work()
+        except AWAY as error:
+            log.warning("sweep.waits", error=type(error).__name__)
+            every_ = SWEEP_EVERY
+        else:
+            every_ = every
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(0.0, every_ - (time.monotonic() - started)))
