@@ -196,7 +196,9 @@ async def test_stop_in_other_words_than_twilios_is_honoured_and_confirmed_in_the
     assert (line["scope"], line["channel"], line["source"]) == ("all", "sms", "sms_keyword")
 
 
-@pytest.mark.parametrize("fields", [said("STOP"), said("stop", OptOutType="STOP"), said("Stopp bitte", OptOutType="STOP")])
+@pytest.mark.parametrize(
+    "fields", [said("STOP"), said("stop", OptOutType="STOP"), said("Stopp bitte", OptOutType="STOP")]
+)
 async def test_what_twilio_answers_itself_is_honoured_and_not_answered_twice(service, fields):
     ann, _ = await a_text(service)
     answer = await call(service, "/hooks/twilio/inbound", fields)
