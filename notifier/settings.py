@@ -116,7 +116,7 @@ class Settings(Appearance, SandboxSettings):
     )
     twilio_marketing_sender: str | None = Field(None, description="Another sender for marketing, if there is one.")
     twilio_segments_per_second: float = Field(
-        1, ge=0.1, le=1000, description="Each sender's rate in segments: an ordinary number has 1, a short code 100."
+        1, ge=0.1, le=10_000, description="Each sender's rate in segments: an ordinary number has 1, a short code 100."
     )
     twilio_connections: int = Field(4, ge=1, le=100, description="Requests to Twilio at once per worker process.")
     twilio_answers_keywords: bool = Field(

@@ -111,9 +111,24 @@ async def test_redis_that_is_away_is_not_asked_for_each_message(tmp_path, monkey
 
 
 async def test_a_turn_ends_when_the_place_has_come(two):
-    pace = two[0].pace(SENDER, 50, Lane.MARKETING)
+    pace = two[0].pace(SENDER, 10, Lane.MARKETING)
     loop = asyncio.get_running_loop()
     began = loop.time()
     for _ in range(5):
         await pace.turn(1)
-    assert loop.time() - began >= 4 / (50 * MARKETING_SHARE) * 0.9
+    assert loop.time() - began >= 4 / (10 * MARKETING_SHARE) * 0.9
+
+
+async def test_a_fast_sender_asks_redis_now_and_then_and_keeps_its_rate(two, monkeypatch):
+    reserved = []
+
+    async def reserve(bucket, units):
+        reserved.append(units)
+        return 0.0
+
+    monkeypatch.setattr(Limits, "reserve", lambda _, *asked: reserve(*asked))
+    pace = two[0].pace(SENDER, 200, Lane.TRANSACTIONAL)
+    await asyncio.gather(*(pace.turn(1) for _ in range(100)))
+    assert reserved == [20] * 5
+    await pace.turn(50)
+    assert sum(reserved) == 150
