@@ -5,7 +5,6 @@ Each lane has connections and pauses of its own (I10), and its providers' names 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,8 @@ def lookers_of(settings: Settings) -> dict[Channel, LooksUp]:
     """Whom the scheduler asks about attempts in doubt."""
     if not settings.twilio_account_sid:
         return {}
-    return {Channel.SMS: _twilio_client(settings, Lane.TRANSACTIONAL, Unhurried(), 1)}
+    sender = settings.twilio_sender or ""
+    return {Channel.SMS: _twilio_client(settings, sender, Lane.TRANSACTIONAL, Unhurried(), 1)}
 
 
 class Unhurried:
@@ -74,3 +74,53 @@ def _smtp(settings: Settings, lane: Lane) -> AnyProvider:
         )
     except InvalidRelayUrl as error:
         raise NotConfigured(f"{variable(field)}: {error}") from None
+
+
+def _twilio(settings: Settings, lane: Lane, limits: Limits) -> AnyProvider:
+    """Marketing may have a sender of its own; one sender has one rate, whoever sends through it."""
+    is_own = lane is Lane.MARKETING and settings.twilio_marketing_sender is not None
+    sender = (settings.twilio_marketing_sender if is_own else settings.twilio_sender) or ""
+    rate = settings.twilio_segments_per_second
+    pace = limits.pace(sender, rate, lane)
+    return _twilio_client(settings, sender, lane, pace, max(1, int(rate * IN_HAND)))
+
+
+def _twilio_client(settings: Settings, sender: str, lane: Lane, pace: Pace, most_at_once: int) -> TwilioProvider:
+    from notifier_channels.sms.twilio import Account, MissingExtra, TwilioProvider
+
+    sid = settings.twilio_account_sid or ""
+    try:
+        username, password = _twilio_login(settings, sid)
+        account = Account(sid, username, password, settings.twilio_api_url)
+        return TwilioProvider(
+            account,
+            sender,
+            pace,
+            name=_name("twilio", lane),
+            connections=settings.twilio_connections,
+            most_at_once=most_at_once,
+        )
+    except MissingExtra as error:
+        raise NotConfigured(f"{variable('twilio_account_sid')}: {error}") from None
+
+
+def _twilio_login(settings: Settings, sid: str) -> tuple[str, str]:
+    """The API key, if there is one; else the account itself, with the newest auth token."""
+    if settings.twilio_api_key is None:
+        [newest, *_] = settings.twilio_auth_tokens or (SecretStr(""),)
+        return sid, newest.get_secret_value()
+    key, _, secret = settings.twilio_api_key.get_secret_value().partition(":")
+    if not secret:
+        raise NotConfigured(f"{variable('twilio_api_key')}: write it as `SK...:secret`")
+    return key, secret
+
+
+def _fcm(settings: Settings, credentials: Path, lane: Lane) -> AnyProvider:
+    from notifier_channels.push.fcm import CannotUseFcm, FcmProvider
+
+    try:
+        return FcmProvider.from_file(
+            credentials, name=_name("fcm", lane), at_once=settings.fcm_at_once, api_url=settings.fcm_api_url
+        )
+    except CannotUseFcm as error:
+        raise NotConfigured(f"{variable('fcm_credentials')}: {error}") from None

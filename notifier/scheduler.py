@@ -58,7 +58,7 @@ async def _forget(app: App, stop: asyncio.Event) -> None:
 
 
 async def _repeat(work: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event) -> None:
-    """Do it now and again, until told to stop. A database that is away is waited for; another error ends the process."""
+    """Do it now and again, until told to stop. While the database is away, wait; another error ends the process."""
     while not stop.is_set():
         started = time.monotonic()
         try:

@@ -107,8 +107,9 @@ async def waiting(c: Connection, lane: Lane, channels: Sequence[Channel]) -> set
     """Those of these channels that have something due: one look at the head of each, however long its queue."""
     found = await rows(
         c,
-        "SELECT channel FROM unnest(%s::text[]) AS asked (channel) WHERE EXISTS (SELECT 1 FROM messages m"
-        " WHERE m.lane = %s AND m.channel = asked.channel AND m.due_at <= statement_timestamp() AND m.state = 'queued')",
+        "SELECT channel FROM unnest(%s::text[]) AS asked (channel) WHERE EXISTS ("
+        " SELECT 1 FROM messages m WHERE m.lane = %s AND m.channel = asked.channel AND m.state = 'queued'"
+        " AND m.due_at <= statement_timestamp())",
         ([str(channel) for channel in channels], lane),
     )
     return {Channel(row["channel"]) for row in found}

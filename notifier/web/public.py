@@ -33,7 +33,6 @@ from notifier.dispatch.opt_out import (
 from notifier.domain.tokens import ManageLink, PageLink
 from notifier.rendering.locales import pick
 from notifier.web.hooks import sandbox_hook
-from notifier.web.twilio import twilio_hooks
 from notifier.web.pages import Brand, Pages, Words, accepted_languages
 
 log = structlog.get_logger(__name__)
@@ -57,6 +56,8 @@ def public_router(app: App) -> APIRouter:
     if settings.sandbox_secret is not None:
         router.include_router(sandbox_hook(settings.sandbox_secret.get_secret_value().encode(), app.feedback))
     if settings.twilio_account_sid is not None:
+        from notifier.web.twilio import twilio_hooks  # needs the extra [sms]
+
         router.include_router(twilio_hooks(settings, app.links, app.feedback, app.replies))
     return router
 

@@ -1,0 +1,1 @@
+"""Text messages: what they take (`segments`), how they are handed over (`twilio`), what people answer (`keywords`)."""
