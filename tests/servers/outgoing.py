@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from notifier_channels.addresses import EmailAddress
@@ -54,9 +55,7 @@ class Notebook:
         return self.allowed - self.answers.keys()
 
 
-async def sent(
-    provider: Provider[EmailContent], batch: list[Outgoing[EmailContent]], witness: Notebook
-) -> dict[UUID, Outcome]:
+async def sent(provider: Provider[Any], batch: list[Outgoing[Any]], witness: Notebook) -> dict[UUID, Outcome]:
     pairs = [pair async for pair in provider.send(batch, witness)]
     outcomes = dict(pairs)
     assert len(pairs) == len(outcomes) == len(batch), "one outcome for each"
