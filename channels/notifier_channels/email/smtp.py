@@ -23,7 +23,7 @@ from notifier_channels.email.connection import CannotOpen
 from notifier_channels.email.lines import Lines
 from notifier_channels.email.pipeline import Pipeline
 from notifier_channels.email.relay import InvalidRelayUrl, Relay, Timeouts
-from notifier_channels.email.sending import Policy, Sending
+from notifier_channels.email.sending import MailSending, Policy
 
 FRUITLESS = 2  #: so many new lines in a row lost without an answer, and the rest of the batch is not tried
 
@@ -39,7 +39,7 @@ class SmtpProvider:
         self._domain = message_id_domain
         self._lines = Lines(relay, connections)
         self._policy = Policy()
-        self._running: set[Sending] = set()
+        self._running: set[MailSending] = set()
 
     @classmethod
     def from_url(
@@ -79,7 +79,7 @@ class SmtpProvider:
 
         Closed early, it waits up to `Timeouts.close` for answers to final dots already written; no other dot follows.
         """
-        sending = Sending(batch, witness, self._domain, self._policy)
+        sending = MailSending(batch, witness, self._domain, self._policy)
         self._running.add(sending)
         lanes = [asyncio.create_task(self._carry(sending)) for _ in range(min(self._lines.size, len(batch)))]
         sending.lanes = len(lanes)
@@ -101,7 +101,7 @@ class SmtpProvider:
             sending.stop(Unavailable("closed", "the provider was closed"))
         await self._lines.close()
 
-    async def _carry(self, sending: Sending) -> None:
+    async def _carry(self, sending: MailSending) -> None:
         try:
             await self._carry_all(sending)
         except CannotOpen as problem:
@@ -111,7 +111,7 @@ class SmtpProvider:
         else:
             sending.lane_ended()
 
-    async def _carry_all(self, sending: Sending) -> None:
+    async def _carry_all(self, sending: MailSending) -> None:
         fruitless = 0
         while sending.has_more:
             connection = await self._lines.take()

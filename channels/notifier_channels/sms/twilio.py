@@ -1,0 +1,308 @@
+"""The Twilio provider: one request for each message, and one outcome for each, with the vendor's own SDK.
+
+`codes` says what an answer means and `segments` what a text costs; what Twilio reports later is read by `webhooks`.
+Twilio has no idempotency key: a request whose answer is lost is in doubt, is never repeated here, and is settled by the
+status callback or by `look_up`. The same API carries WhatsApp, with `whatsapp:` before both numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from notifier_channels.contract import (
+    Ambiguous,
+    Doubt,
+    MessageId,
+    Outcome,
+    Outgoing,
+    Pace,
+    RateLimited,
+    Receipt,
+    SmsContent,
+    Unavailable,
+    Withheld,
+    Witness,
+)
+from notifier_channels.sending import Sending
+from notifier_channels.sms import codes, segments
+
+if TYPE_CHECKING:
+    from twilio.rest.api.v2010.account.message import MessageInstance, MessageList
+
+API_URL: Final = "https://api.twilio.com"
+TIMEOUT = 10.0  #: seconds to connect, and as many for each silence while the answer is awaited
+LONGEST_VALIDITY = 36_000  #: seconds, Twilio's own default
+MOST_LISTED = 200  #: messages of one number that are looked through
+CLOCKS_DIFFER = timedelta(seconds=10)  #: ours and Twilio's
+LATE = timedelta(seconds=60)  #: a request that was given up may still be carried out
+
+
+class MissingExtra(ImportError):
+    """The vendor's SDK is not installed. The message says what to install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose account, and with what it is entered: the auth token under the account's own id, or an API key."""
+
+    sid: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+    api_url: str = API_URL
+    timeout: float = TIMEOUT
+
+
+class TwilioProvider:
+    """One sender at Twilio as a way out for text messages (`contract.Provider[SmsContent]`, `contract.LooksUp`)."""
+
+    def __init__(
+        self, account: Account, sender: str, pace: Pace, *, name: str = "twilio", connections: int, most_at_once: int
+    ) -> None:
+        """`sender` is a number, a name or a Messaging Service (`MG...`); who calls waits for its `pace`.
+
+        Raises:
+            MissingExtra: the SDK is not installed.
+
+        """
+        try:
+            import twilio.rest  # noqa: F401  # here, so that a process without it does not start
+        except ImportError:
+            raise MissingExtra("Text messages need Twilio's SDK: install notifier-dispatch[sms].") from None
+        self._account = account
+        self._from = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
+        self._pace = pace
+        self._name = name
+        self._most_at_once = most_at_once
+        self._size = connections
+        self._lines = asyncio.Semaphore(connections)
+        self._http: Any = None
+        self._api: MessageList | None = None
+        self._running: set[TextSending] = set()
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """What stands on attempts, in metrics and in pauses."""
+        return self._name
+
+    @property
+    def most_at_once(self) -> int:
+        """As many as the sender's rate lets go in a reasonable time."""
+        return self._most_at_once
+
+    async def send(
+        self, batch: Sequence[Outgoing[SmsContent]], witness: Witness
+    ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:
+        """Try each message once and yield one outcome for each, as they come.
+
+        Closed early, it waits for answers to requests that have left, as long as `Account.timeout` each; none follows.
+        """
+        sending = TextSending(batch, witness)
+        if self._is_closed:
+            sending.stop(Unavailable("closed", "the provider was closed"))
+        self._running.add(sending)
+        workers = [asyncio.create_task(self._carry(sending)) for _ in range(min(self._size, len(batch)))]
+        try:
+            for _ in batch:
+                yield await sending.next()
+        finally:
+            sending.stop(Withheld("closed", "send was closed early"))
+            await sending.answers_due()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            self._running.discard(sending)
+
+    async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt]:
+        """Those of which exactly one message at Twilio can be the trace.
+
+        Raises:
+            ConnectionError: Twilio could not be asked.
+
+        """
+        found: dict[MessageId, list[MessageInstance]] = {}
+        for doubt in doubts:
+            try:
+                found[doubt.message] = await self._candidates(doubt)
+            except Exception as error:  # noqa: BLE001  # whatever it was: no proof, and no answer either
+                raise ConnectionError(f"Twilio could not be asked ({type(error).__name__}).") from None
+        sids = [one.sid for candidates in found.values() for one in candidates]
+        return {
+            message: Receipt(candidates[0].sid or "", str(candidates[0].status))
+            for message, candidates in found.items()
+            if len(candidates) == 1 and sids.count(candidates[0].sid) == 1
+        }
+
+    async def close(self) -> None:
+        """Give the connections back. What has not left is not sent."""
+        self._is_closed = True
+        for sending in self._running:
+            sending.stop(Unavailable("closed", "the provider was closed"))
+            await sending.answers_due()
+        if self._http is not None:
+            await self._http.close()
+
+    # One message after the other --------------------------------------------------------------------------------------
+
+    async def _carry(self, sending: TextSending) -> None:
+        try:
+            while (outgoing := sending.pop()) is not None:
+                await self._pace.turn(segments.count(outgoing.content.text).segments)
+                async with self._lines:
+                    await self._try(outgoing, sending)
+        except Exception as bug:  # noqa: BLE001  # whoever called `send` must get it, not the event loop's log
+            sending.crashed(bug)
+
+    async def _try(self, outgoing: Outgoing[SmsContent], sending: TextSending) -> None:
+        left = (outgoing.expires_at - datetime.now(UTC)).total_seconds()
+        if left <= 0:  # while it waited for its turn; the gate writes down why it was not sent
+            sending.settle(outgoing, Withheld("expired"))
+            return
+        validity = max(1, min(int(left), LONGEST_VALIDITY))  # Twilio advises 5 and more, but later it is worth nothing
+        if not sending.may_commit(outgoing):
+            return
+        outcome = await self._create(outgoing, validity)
+        if isinstance(outcome, Ambiguous):
+            sending.lost(outgoing, outcome)
+        else:
+            sending.answered(outgoing, outcome)
+
+    async def _create(self, outgoing: Outgoing[SmsContent], validity: int) -> Outcome:
+        fields: dict[str, Any] = {"body": outgoing.content.text, "validity_period": validity, "smart_encoded": False}
+        if outgoing.callback_url is not None:
+            fields["status_callback"] = outgoing.callback_url
+        messages = self._messages()
+        try:
+            message = await messages.create_async(to=str(outgoing.to), **self._from, **fields)
+        except Exception as error:  # noqa: BLE001  # whatever came back, the request has left or it has not
+            return _outcome(error)
+        if not message.sid:
+            return Ambiguous("protocol", "Twilio's answer names no message")
+        return Receipt(message.sid, str(message.status))
+
+    async def _candidates(self, doubt: Doubt) -> list[MessageInstance]:
+        """What may be its trace. `DateSent` is no help: what still waits at Twilio has none."""
+        since, until = doubt.started_at - CLOCKS_DIFFER, doubt.settled_at + LATE + CLOCKS_DIFFER
+        candidates: list[MessageInstance] = []
+        seen = 0
+        async for one in await self._messages().stream_async(to=str(doubt.to), limit=MOST_LISTED + 1):
+            created = one.date_created  # newest first
+            if created is not None and created < since:
+                return candidates
+            seen += 1
+            is_ours = str(one.direction).startswith("outbound") and one.sid not in doubt.taken
+            if is_ours and (created is None or created <= until):
+                candidates.append(one)
+        return candidates if seen <= MOST_LISTED else []
+
+    def _messages(self) -> MessageList:
+        """The SDK, made when there is an event loop for its connections."""
+        if self._api is None:
+            from twilio.rest import Client
+
+            self._http = _http_client(self._account, self._size)
+            account = self._account
+            self._api = Client(account.username, account.password, account.sid, http_client=self._http).messages
+        return self._api
+
+
+class TextSending(Sending[SmsContent]):
+    """One call of `send`; knows when asking on would only put more messages in doubt, or annoy Twilio."""
+
+    def _of_the_rest(self, outcome: Outcome) -> Outcome | None:
+        match outcome:
+            case Ambiguous(code=code):
+                return Unavailable(code, "Twilio leaves too many requests in doubt", is_away=True)
+            case Unavailable(is_away=True) | RateLimited():
+                return outcome
+            case _:
+                return super()._of_the_rest(outcome)
+
+
+# The wire -------------------------------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """An answer that is no success, as it came. The SDK's own exception has lost Retry-After."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.code)
+        self.outcome = outcome
+
+
+def _http_client(account: Account, connections: int) -> Any:
+    """The SDK's seam for a transport, over aiohttp: no retries, no redirects, no cookies, and nothing logged (I5)."""
+    import aiohttp
+    from twilio.http import AsyncHttpClient
+    from twilio.http.response import Response
+
+    timeout = aiohttp.ClientTimeout(total=None, connect=account.timeout, sock_read=account.timeout)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
+    )
+
+    class Transport(AsyncHttpClient):  # type: ignore[misc]  # the SDK ships no types
+        async def request(  # noqa: PLR0913, PLR0917  # the SDK's signature
+            self,
+            method: str,
+            uri: str,
+            params: dict[str, object] | None = None,
+            data: dict[str, object] | None = None,
+            headers: dict[str, str] | None = None,
+            auth: tuple[str, str] | None = None,
+            timeout: float | None = None,  # noqa: ASYNC109  # the session has its own
+            allow_redirects: bool = False,  # noqa: FBT001, FBT002
+        ) -> Response:
+            del timeout, allow_redirects
+            url = account.api_url.rstrip("/") + uri.removeprefix(API_URL) if account.api_url != API_URL else uri
+            headers = {**(headers or {}), "Authorization": _basic(auth or (account.username, account.password))}
+            query: Any = params
+            async with session.request(
+                method.upper(), url, params=query, data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                text = await answer.text()
+            if not 200 <= answer.status < 300:
+                raise Refused(codes.outcome(answer.status, _code(text), answer.headers.get("Retry-After")))
+            return Response(answer.status, text, answer.headers)
+
+        async def close(self) -> None:
+            await session.close()
+
+    return Transport(logging.getLogger(__name__), is_async=True)
+
+
+def _basic(auth: tuple[str, str]) -> str:
+    return "Basic " + b64encode(":".join(auth).encode()).decode()
+
+
+def _code(text: str) -> int | None:
+    """Twilio's own code out of an error's JSON; None when something else has answered."""
+    try:
+        code = json.loads(text)["code"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return code if isinstance(code, int) else None
+
+
+def _outcome(error: Exception) -> Outcome:
+    """What an exception out of the SDK or its transport says about the request."""
+    import aiohttp
+
+    match error:
+        case Refused():
+            return error.outcome
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Unavailable("unreachable", f"no connection to Twilio ({type(error).__name__})", is_away=True)
+        case TimeoutError():
+            return Ambiguous("timeout", "Twilio did not answer in time")
+        case aiohttp.ClientError() | OSError():
+            return Ambiguous("closed", f"the connection was lost before the answer ({type(error).__name__})")
+        case _:
+            return Ambiguous("protocol", f"Twilio's answer cannot be read ({type(error).__name__})")
