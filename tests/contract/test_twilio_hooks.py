@@ -1,4 +1,4 @@
-"""Twilio's webhooks over a real socket: genuine by their signature, believed once, in any order, before our own commit."""
+"""Twilio's webhooks over a real socket: genuine by their signature, believed once, in any order, before our commit."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+"""Push on its way: one batch after another over Google's SDK, with one outcome for each message (`contract.Provider`).
+
+A batch goes in calls of up to `at_once` messages, which share a connection (HTTP/2). All messages of a call are on the
+wire together, so that a kill leaves at most one call in doubt; the next call begins when the last one is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from notifier_channels.contract import (
+    MessageId,
+    Misconfigured,
+    Outcome,
+    Outgoing,
+    PushContent,
+    RateLimited,
+    Receipt,
+    Unavailable,
+    Withheld,
+    Witness,
+)
+from notifier_channels.push import errors
+from notifier_channels.push.payload import message_of, refusal
+from notifier_channels.push.wire import CLOSE, TIMEOUT, CannotUseFcm, Heard, Wire
+
+if TYPE_CHECKING:
+    from firebase_admin import messaging
+
+__all__ = ["CannotUseFcm", "FcmProvider"]
+
+API_URL = "https://fcm.googleapis.com"
+MOST_AT_ONCE = 500  #: what the SDK takes in one call
+ENOUGH = 3  #: so often in a row the same no about our side, and the rest of the batch gets it unasked
+REFUSALS = 5  #: so many in a row with nothing taken between, and it is our project, not the device
+
+
+class FcmProvider:
+    """Firebase Cloud Messaging as a way out for push (`contract.Provider[PushContent]`)."""
+
+    def __init__(self, wire: Wire, *, name: str = "fcm", at_once: int = 100) -> None:
+        if not 1 <= at_once <= MOST_AT_ONCE:
+            raise ValueError(f"a call carries 1 to {MOST_AT_ONCE} messages")
+        self._wire = wire
+        self._name = name
+        self._at_once = at_once
+        self._blame = _Blame()
+        self._hold = _Hold()
+        self._is_closed = False
+
+    @classmethod
+    def from_file(
+        cls,
+        credentials: Path,
+        *,
+        name: str = "fcm",
+        at_once: int = 100,
+        api_url: str = API_URL,
+        timeout: float = TIMEOUT,
+    ) -> FcmProvider:
+        """Set up with the JSON key of a service account, which also names the project.
+
+        Raises:
+            CannotUseFcm: the SDK is not installed, or the file is not such a key.
+
+        """
+        return cls(Wire(credentials, api_url, timeout=timeout), name=name, at_once=at_once)
+
+    @property
+    def name(self) -> str:
+        """What stands on attempts, in metrics and in pauses."""
+        return self._name
+
+    @property
+    def most_at_once(self) -> int:
+        """As many as the service ever has in one hand."""
+        return MOST_AT_ONCE
+
+    async def send(
+        self, batch: Sequence[Outgoing[PushContent]], witness: Witness
+    ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:
+        """Try each message once and yield one outcome for each, call by call.
+
+        Cancelled within a call, it hears the answers that are due before it ends; no other call follows.
+        """
+        waiting = deque(batch)
+        row = _Row()
+        while waiting:
+            stop = row.enough() or self._stopped() or await self._wire.token.ready() or self._stopped()
+            if stop is not None:
+                for outgoing in waiting:
+                    yield outgoing.id, stop
+                return
+            for message, outcome in await self._send_some(waiting, witness):
+                row.add(outcome)
+                yield message, outcome
+
+    async def close(self) -> None:
+        """Wait for the calls under way and give the connections back. No other call follows."""
+        if not self._is_closed:
+            self._is_closed = True
+            await self._wire.close()
+
+    def _stopped(self) -> Outcome | None:
+        """Why nothing may be sent now, whatever it is."""
+        if self._is_closed:
+            return Unavailable("closed", "the provider was closed")
+        return self._hold.outcome()
+
+    async def _send_some(
+        self, waiting: deque[Outgoing[PushContent]], witness: Witness
+    ) -> list[tuple[MessageId, Outcome]]:
+        """Take as many as one call carries; ask the witness for all of them right before it."""
+        settled: list[tuple[MessageId, Outcome]] = []
+        made: list[tuple[MessageId, messaging.Message]] = []
+        now = datetime.now(UTC)
+        while waiting and len(made) < self._at_once:
+            outgoing = waiting.popleft()
+            if (refused := refusal(outgoing.content)) is not None:
+                settled.append((outgoing.id, refused))
+            else:
+                made.append((outgoing.id, message_of(outgoing, now)))
+        allowed = [one for one in made if witness.about_to_commit(one[0])]
+        committed = {id_ for id_, _ in allowed}
+        settled += [(id_, Withheld()) for id_, _ in made if id_ not in committed]
+        return settled + (await self._call(allowed, witness) if allowed else [])
+
+    async def _call(
+        self, allowed: Sequence[tuple[MessageId, messaging.Message]], witness: Witness
+    ) -> list[tuple[MessageId, Outcome]]:
+        call = self._wire.call([message for _, message in allowed])
+        try:
+            await asyncio.wait({call})
+        except asyncio.CancelledError:
+            await asyncio.wait({call}, timeout=CLOSE)
+            if call.done():
+                self._hear(allowed, call.result(), witness)
+            call.cancel()
+            raise
+        return self._hear(allowed, call.result(), witness)
+
+    def _hear(
+        self, allowed: Sequence[tuple[MessageId, messaging.Message]], call: Sequence[Heard], witness: Witness
+    ) -> list[tuple[MessageId, Outcome]]:
+        outcomes: list[tuple[MessageId, Outcome]] = []
+        for (message, _), heard in zip(allowed, call, strict=True):
+            outcome = self._blame.judge(heard.outcome)
+            if heard.was_answered:
+                witness.answered(message, outcome)
+            if heard.hold is not None:
+                self._hold.begin(outcome, heard.hold)
+            outcomes.append((message, outcome))
+        return outcomes
+
+
+class _Row:
+    """The outcomes of one batch, as far as they repeat: asking on would only cost time and our good name."""
+
+    def __init__(self) -> None:
+        self._last: Outcome | None = None
+        self._count = 0
+
+    def add(self, outcome: Outcome) -> None:
+        is_alike = type(outcome) is type(self._last)
+        self._count = self._count + 1 if is_alike else 1
+        self._last = outcome
+
+    def enough(self) -> Outcome | None:
+        """What the rest of the batch gets unasked."""
+        is_ours = isinstance(self._last, Misconfigured) or (isinstance(self._last, Unavailable) and self._last.is_away)
+        return self._last if is_ours and self._count >= ENOUGH else None
+
+
+class _Blame:
+    """Tells a device of another project from a project that is not the one of any device.
+
+    FCM answers both with SENDER_ID_MISMATCH. Alone it fails its message and the device is kept; several in a row with
+    nothing taken between are taken for a fault of ours, and so are codes that Notifier does not know.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Receipt):
+            self._in_a_row = 0
+        elif errors.blames_us(outcome):
+            self._in_a_row += 1
+            if self._in_a_row > REFUSALS:
+                return Misconfigured(outcome.code, outcome.detail)
+        return outcome
+
+
+class _Hold:
+    """FCM has said Retry-After: for so long it hears nothing from this process."""
+
+    def __init__(self) -> None:
+        self._until = 0.0  #: on the monotonic clock
+        self._code = ""
+
+    def begin(self, outcome: Outcome, wait: timedelta) -> None:
+        until = time.monotonic() + wait.total_seconds()
+        if until > self._until:
+            self._until, self._code = until, outcome.code
+
+    def outcome(self) -> Outcome | None:
+        left = self._until - time.monotonic()
+        return RateLimited(self._code, timedelta(seconds=left), "FCM has asked to wait") if left > 0 else None
