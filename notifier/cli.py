@@ -11,6 +11,7 @@ import typer
 
 from notifier.domain.access import Scope
 from notifier.domain.messages import Lane
+from notifier_channels.contract import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from notifier.domain.explanation import Explanation
     from notifier.rendering import Templates
-    from notifier.settings import Settings
+    from notifier.settings import Appearance, Settings
     from notifier.store.database import Connection
 
 T = TypeVar("T")
@@ -233,49 +234,63 @@ def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The part a
 
 @templates.command()
 def check() -> None:
-    """Prove every template: it renders its sample in each locale, and marketing shows its unsubscribe link."""
-    for template in _templates().all():
-        parts = f"{template.topic.category:<14} {template.topic.key:<16} {' '.join(template.locales)}"
-        typer.echo(f"ok  {template.key:<20} {parts:<40}  version {template.hash[:8]}")
+    """Prove every template: each channel and locale renders its sample, and marketing shows how to leave it."""
+    from notifier.rendering import showing
+
+    for template in _templates(_appearance()).all():
+        typer.echo(showing.summary(template))
 
 
 @templates.command()
 def preview(
     key: Annotated[str, typer.Argument(help="The template's folder.")],
     locale: Annotated[str | None, typer.Option(help="Default: every locale it is written in.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the HTML and text files into this folder.")] = None,
+    channel: Annotated[Channel | None, typer.Option(help="Default: every channel it has content for.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write HTML, text and push files into this folder.")] = None,
     *,
     show: Annotated[bool, typer.Option("--open", help="Show the HTML in the browser.")] = False,
 ) -> None:
     """Render a template's sample: printed as text, written to a folder, or opened in the browser."""
     import tempfile
 
-    from notifier.rendering import check
+    from notifier.rendering import check, showing
 
-    template = _templates().find(key)
-    if template is None:
-        typer.echo(f"There is no template {key}.", err=True)
+    appearance = _appearance()
+    template = _templates(appearance).find(key)
+    if template is None or (channel and channel not in template.channels):
+        typer.echo(f"There is no template {key}{f' for {channel}' if channel else ''}.", err=True)
         raise typer.Exit(1)
     folder = out or (Path(tempfile.mkdtemp(prefix="notifier-preview-")) if show else None)
-    for tag in [locale] if locale else template.locales:
-        seen = check.look_at(template, tag)
-        if folder is None:
-            typer.echo(f"Subject: {seen.subject}\n\n{seen.text}")
-            continue
-        for file in check.write(seen, folder, f"{key}.{tag}"):
-            typer.echo(str(file))
-            if show and file.suffix == ".html":
-                typer.launch(file.resolve().as_uri())
+    for one in [channel] if channel else template.variants:
+        for tag in [locale] if locale else template.variants[one]:
+            seen = check.look_at(template, one, tag)
+            if folder is None:
+                typer.echo(showing.shown(seen, appearance.sms_segment_price))
+                continue
+            for file in showing.write(seen, folder, f"{key}.{tag}"):
+                typer.echo(str(file))
+                if show and file.suffix == ".html":
+                    typer.launch(file.resolve().as_uri())
 
 
-def _templates() -> Templates:
-    """Load what NOTIFIER_TEMPLATES_DIR points at. What is wrong is listed, one mistake a line, with exit status 1."""
+def _appearance() -> Appearance:
+    """Read what messages look like; a setting that is wrong is one sentence and exit status 1."""
     from notifier import settings
+    from notifier.errors import NotConfigured
+
+    try:
+        return settings.load_appearance()
+    except NotConfigured as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def _templates(appearance: Appearance) -> Templates:
+    """Load what NOTIFIER_TEMPLATES_DIR points at. What is wrong is listed, one mistake a line, with exit status 1."""
     from notifier.errors import NotConfigured, TemplateError
     from notifier.rendering import Identity, Templates, bundled_directory
 
     try:
-        appearance = settings.load_appearance()
         directory = appearance.templates_dir or bundled_directory()
         return Templates.load(directory, Identity.from_settings(appearance), appearance.default_locale)
     except (NotConfigured, TemplateError) as error:

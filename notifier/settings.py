@@ -50,6 +50,11 @@ class Appearance(Environment):
     sender_name: str = Field("Notifier", description="The name in From.")
     sender_address: str = Field("hello@notifier.test", description="The address in From.")
     reply_to: str | None = Field(None, description="Where answers go, when not to the sender.")
+    sms_segment_price: str | None = Field(
+        None,
+        pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? [A-Z]{3}$",
+        description="What one segment of a text message costs, such as `0.0079 USD`: `templates preview` estimates.",
+    )
     postal_address: str = Field("Notifier, 1 Example Street, Exampletown", description="In the foot of marketing mail.")
     list_domain: str = Field("lists.notifier.test", description="The domain of List-Id and Message-ID; one you own.")
     feedback_sender_id: str = Field(

@@ -6,7 +6,10 @@
 from notifier.rendering.folder import bundled_directory
 from notifier.rendering.identity import Identity
 from notifier.rendering.locales import pick
+from notifier.rendering.mail import PreviewedEmail
+from notifier.rendering.push import PreviewedPush
 from notifier.rendering.render import Ingredients, Preview, Previewed, preview, render
+from notifier.rendering.sms import PreviewedSms
 from notifier.rendering.template import Template
 from notifier.rendering.templates import Templates
 
@@ -15,6 +18,9 @@ __all__ = [
     "Ingredients",
     "Preview",
     "Previewed",
+    "PreviewedEmail",
+    "PreviewedPush",
+    "PreviewedSms",
     "Template",
     "Templates",
     "bundled_directory",

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Any
+from collections.abc import Mapping
 
-import jinja2
-
+from notifier.domain.consent import Topic
 from notifier.errors import TemplateError
-from notifier.rendering import folder, syntax, topics
-from notifier.rendering.environment import Sandbox
+from notifier.rendering import declaration, folder, push, routes, syntax, topics
+from notifier.rendering.compiling import Workbench
+from notifier.rendering.declaration import Declaration
 from notifier.rendering.identity import Identity
-from notifier.rendering.markup import Page
-from notifier.rendering.schema import RESERVED, Schema, parse_object
-from notifier.rendering.styles import inline
+from notifier.rendering.schema import Schema, parse_object
 from notifier.rendering.template import Template, Variant
 from notifier.rendering.words import constants
 from notifier_channels.contract import Channel
 
-_FIELDS = frozenset({"topic", "expires_after", "description"})
-_DURATION = re.compile(r"([1-9][0-9]{0,3})([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_WORDS_OF_THE_LAYOUT = {"words", "stop_text"}
 
 
 def gather(key: str, files: Mapping[str, str], declared: Mapping[str, str], default_locale: str) -> dict[str, str]:
     """Everything that takes part in a template: its own files, its topic, and the layouts that it uses."""
     own = folder.own_files(files, key)
-    if default_locale not in folder.locales(own, key):
-        raise TemplateError(f"{key}: there is no {default_locale}, the default locale (NOTIFIER_DEFAULT_LOCALE)")
-    topic = _declaration(own[f"{key}/{folder.DECLARATION}"], key)["topic"]
+    _speaks_by_default(key, own, default_locale)
+    topic = declaration.read(own[f"{key}/{folder.DECLARATION}"], f"{key}/{folder.DECLARATION}").topic
     if topic not in declared:
         known = ", ".join(sorted(declared))
         raise TemplateError(f"{key}/{folder.DECLARATION}: topic {topic!r} is not declared; there are {known}")
-    shared = {path: text for path, text in files.items() if path.startswith(f"{folder.LAYOUTS}/")}
-    used = syntax.closure([path for path in own if path.endswith(".j2")], {**shared, **own})
-    layouts = {path: shared[path] for path in used if path in shared}
-    if layouts and folder.WORDS in shared:
-        layouts[folder.WORDS] = shared[folder.WORDS]
-    return {**own, **layouts, folder.TOPIC: declared[topic]}
+    return {**own, **_layouts(own, files), folder.TOPIC: declared[topic]}
 
 
 def build(key: str, sources: Mapping[str, str], identity: Identity, default_locale: str) -> Template:
@@ -50,89 +36,92 @@ def build(key: str, sources: Mapping[str, str], identity: Identity, default_loca
         TemplateError: names the file, the line where there is one, and the remedy.
 
     """
-    declaration = _declaration(sources[f"{key}/{folder.DECLARATION}"], key)
+    declared = declaration.read(sources[f"{key}/{folder.DECLARATION}"], f"{key}/{folder.DECLARATION}")
     topic = topics.read(sources[folder.TOPIC])
-    if Channel.EMAIL not in topic.defaults:
-        raise TemplateError(f"{key}: its topic {topic.key} does not go by email; add the channel to the topic")
+    by_channel = folder.channels(sources, key)
+    _topic_has(topic, by_channel, key)
     schema = Schema(sources[f"{key}/{folder.SCHEMA}"], f"{key}/{folder.SCHEMA}")
     sample = parse_object(sources[f"{key}/{folder.SAMPLE}"], f"{key}/{folder.SAMPLE}")
     if problems := schema.problems(sample, ""):
         listed = "; ".join(f"{problem.pointer} {problem.detail}" for problem in problems)
         raise TemplateError(f"{key}/{folder.SAMPLE}: {listed}")
     words = sources.get(folder.WORDS, "")
-    variants = {
-        locale: _variant(key, sources, schema, constants(words, identity, topic, locale, default_locale))
-        for locale in folder.locales(sources, key)
-    }
-    return Template(
+
+    def variant(channel: Channel, locale: str) -> Variant:
+        shared = constants(words, identity, topic, channel, locale, default_locale)
+        return _variant(Workbench(key, sources, schema, shared), channel, declared)
+
+    template = Template(
         key=key,
         topic=topic,
-        description=declaration["description"],
-        expires_after=_duration(declaration["expires_after"], key),
+        description=declared.description,
+        expires_after=declared.expires_after,
         hash=folder.content_hash(sources),
         sources=dict(sources),
         schema=schema,
         sample=sample,
-        variants=variants,
+        variants={c: {locale: variant(c, locale) for locale in locales} for c, locales in by_channel.items()},
+        text_rules=declared.text_rules,
+        own_route=declared.route,
         identity=identity,
         default_locale=default_locale,
     )
+    _route_holds(template)
+    return template
 
 
-def _variant(key: str, sources: Mapping[str, str], schema: Schema, shared: Mapping[str, Any]) -> Variant:
-    locale = shared["locale"]
-    paths = {name: f"{key}/{locale}/{name}" for name in (folder.SUBJECT, folder.HTML, folder.TEXT)}
-    if paths[folder.SUBJECT] not in sources:
-        raise TemplateError(f"{paths[folder.SUBJECT]} is missing")
-    if paths[folder.HTML] not in sources and paths[folder.TEXT] not in sources:
-        raise TemplateError(f"{key}/{locale}: needs {folder.HTML} or {folder.TEXT}")
-    used = syntax.closure([path for path in paths.values() if path in sources], sources)
-    _check_names(used, sources, schema)
-    environment = Sandbox(_prepared(paths[folder.HTML], used, sources), sources)
-    ready = {path: _compiled(environment, path) for path in used}
-    html, text = ready.get(paths[folder.HTML]), ready.get(paths[folder.TEXT])
-    return Variant(locale, ready[paths[folder.SUBJECT]], html, text, shared)
+def _variant(bench: Workbench, channel: Channel, declared: Declaration) -> Variant:
+    match channel:
+        case Channel.EMAIL:
+            return bench.mail()
+        case Channel.SMS:
+            return bench.text(declared.text_rules)
+        case Channel.PUSH:
+            return bench.push()
 
 
-def _prepared(html: str, used: Iterable[str], sources: Mapping[str, str]) -> dict[str, str]:
-    """The files as they run: values in links guarded, styles moved onto the elements. Lines stay where they were."""
-    pages = {path: Page.read(path, sources[path]) for path in used if path.endswith(".html.j2")}
-    for page in pages.values():
-        page.guard()
-    if html in pages:
-        inline(pages, html)
-    plain = {path: sources[path] for path in used if path not in pages}
-    return plain | {path: page.source() for path, page in pages.items()}
+def _layouts(own: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str]:
+    """The shared files that a template needs, and the words when it or they speak them."""
+    shared = {path: text for path, text in files.items() if path.startswith(f"{folder.LAYOUTS}/")}
+    parts = {path: text for path, text in own.items() if path.endswith(".j2")}
+    for path, text in own.items():
+        if path.endswith(f"/{folder.PUSH}"):
+            parts |= push.parts(text, path)
+    used = syntax.closure(parts, {**shared, **parts})
+    layouts = {path: shared[path] for path in used if path in shared}
+    speaks = any(syntax.read(path, text).names & _WORDS_OF_THE_LAYOUT for path, text in parts.items())
+    if (layouts or speaks) and folder.WORDS in shared:
+        layouts[folder.WORDS] = shared[folder.WORDS]
+    return layouts
 
 
-def _check_names(used: Iterable[str], sources: Mapping[str, str], schema: Schema) -> None:
-    """A misspelt name is found when the template loads, not when the first person gets it."""
-    for path in used:
-        if unknown := syntax.read(path, sources[path]).names - schema.properties - RESERVED:
-            names = ", ".join(f"`{name}`" for name in sorted(unknown))
-            raise TemplateError(f"{path}: {names}: neither in {folder.SCHEMA} nor among the names that Notifier fills")
+def _speaks_by_default(key: str, own: Mapping[str, str], default_locale: str) -> None:
+    """Whoever speaks another language gets the default on every channel."""
+    by_channel = folder.channels(own, key)
+    if not any(default_locale in locales for locales in by_channel.values()):
+        raise TemplateError(f"{key}: there is no {default_locale}, the default locale (NOTIFIER_DEFAULT_LOCALE)")
+    for channel, locales in by_channel.items():
+        if default_locale not in locales:
+            names = " and ".join(name for name, its in folder.CHANNELS.items() if its is channel)
+            raise TemplateError(
+                f"{key}: {locales[0]} has {channel} and {default_locale}, the default locale, has not; "
+                f"add {names} there, or remove it from {', '.join(locales)}"
+            )
 
 
-def _compiled(environment: Sandbox, path: str) -> jinja2.Template:
-    try:
-        return environment.get_template(path)
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(f"{error.name}:{error.lineno}: {error.message}") from None
+def _topic_has(topic: Topic, channels: Mapping[Channel, object], key: str) -> None:
+    for channel in channels:
+        if channel not in topic.defaults:
+            raise TemplateError(
+                f"{key}: its topic {topic.key} does not go by {channel}; add {channel} to the topic's channels, "
+                f"or remove the template's files for it"
+            )
 
 
-def _declaration(text: str, key: str) -> dict[str, str]:
-    path = f"{key}/{folder.DECLARATION}"
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TemplateError(f"{path}: {error}") from None
-    if table.keys() != _FIELDS or not all(isinstance(value, str) for value in table.values()):
-        raise TemplateError(f"{path}: write exactly {', '.join(sorted(_FIELDS))}, each as text")
-    return table
-
-
-def _duration(text: str, key: str) -> timedelta:
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise TemplateError(f'{key}/{folder.DECLARATION}: expires_after is written like "15m", "24h" or "3d"')
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+def _route_holds(template: Template) -> None:
+    """A route of its own names what it has content for, and its last turn comes before nobody wants the message."""
+    where = f"{template.key}/{folder.DECLARATION}"
+    if template.own_route:
+        routes.within(template.own_route, template.channels, f"{where} route")
+    if template.route.after * (len(template.channels) - 1) >= template.expires_after:
+        raise TemplateError(f"{where}: expires before the last channel of its route has its turn; shorten after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any
 
@@ -30,14 +30,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
-    def __init__(self, prepared: Mapping[str, str], originals: Mapping[str, str]) -> None:
-        """The files as they run, and as their author wrote them, which errors quote."""
+    def __init__(
+        self,
+        prepared: Mapping[str, str],
+        originals: Mapping[str, str],
+        finalize: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """The files as they run, and as their author wrote them, which errors quote; `finalize` sees what is printed.
+
+        What is compiled is kept by its name and text: a name is always compiled with the same `finalize`.
+        """
         self.originals = originals
         super().__init__(
             loader=DictLoader(prepared),
             undefined=StrictUndefined,
             autoescape=_escapes,
-            finalize=_printable,
+            finalize=finalize or printable,
             trim_blocks=True,
             lstrip_blocks=True,
             optimized=False,  # a filter's result depends on the recipient's locale: fold nothing at load
@@ -93,7 +101,7 @@ def _escapes(name: str | None) -> bool:
     return name is not None and name.endswith(".html.j2")
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """`Hello None` and `{'a': 1}` are bugs that people would read: only text and numbers are printed."""
     if value.__class__ in _PRINTED or isinstance(value, Undefined):  # which raises by itself, and says what is missing
         return value

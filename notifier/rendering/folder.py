@@ -8,11 +8,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from notifier.errors import NotConfigured, TemplateError
+from notifier_channels.contract import Channel
 
 LAYOUTS = "_layouts"
 WORDS = f"{LAYOUTS}/words.toml"
 DECLARATION, SCHEMA, SAMPLE, TOPIC = "template.toml", "schema.json", "sample.json", "topic.json"
 SUBJECT, HTML, TEXT = "email.subject.j2", "email.html.j2", "email.txt.j2"
+SMS, PUSH = "sms.j2", "push.toml"
+CHANNELS = {
+    **dict.fromkeys((SUBJECT, HTML, TEXT), Channel.EMAIL),
+    SMS: Channel.SMS,
+    PUSH: Channel.PUSH,
+}  #: which channel a file of a locale is content for
 LOCALE = re.compile(r"[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?")
 
 
@@ -53,9 +60,14 @@ def own_files(files: Mapping[str, str], key: str) -> dict[str, str]:
     return own
 
 
-def locales(paths: Mapping[str, str], key: str) -> tuple[str, ...]:
-    """The languages a template is written in."""
-    return tuple(sorted({path.split("/")[1] for path in paths if path.startswith(f"{key}/") and path.count("/") == 2}))
+def channels(paths: Mapping[str, str], key: str) -> dict[Channel, tuple[str, ...]]:
+    """The channels that a template has content for, each with its languages."""
+    found: dict[Channel, set[str]] = {}
+    for path in paths:
+        match path.split("/"):
+            case [owner, locale, name] if owner == key:
+                found.setdefault(CHANNELS[name], set()).add(locale)
+    return {channel: tuple(sorted(found[channel])) for channel in sorted(found)}
 
 
 def content_hash(sources: Mapping[str, str]) -> str:
@@ -86,11 +98,11 @@ def _known(parts: list[str], path: str) -> None:
     match parts:
         case [name] if name in (DECLARATION, SCHEMA, SAMPLE):
             return
-        case [locale, name] if name in (SUBJECT, HTML, TEXT):
+        case [locale, name] if name in CHANNELS:
             if not LOCALE.fullmatch(locale):
                 raise TemplateError(f"{path}: `{locale}` is no locale; write it like de, de-AT or zh-Hant-TW")
         case _:
             raise TemplateError(
                 f"{path} is not a file of a template. There are {DECLARATION}, {SCHEMA}, {SAMPLE} and, "
-                f"per locale, {SUBJECT}, {HTML} and {TEXT}"
+                f"per locale, {', '.join(CHANNELS)}"
             )

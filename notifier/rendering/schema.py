@@ -14,7 +14,7 @@ from notifier.errors import Problem, TemplateError
 RESERVED = frozenset(
     {
         *("subject", "locale", "direction", "sender", "postal_address", "topic", "words"),
-        *("unsubscribe_url", "preferences_url"),
+        *("unsubscribe_url", "preferences_url", "stop_text"),
         *(
             "loop",
             "self",

@@ -20,6 +20,7 @@ class Syntax:
 
     needed: tuple[str | None, ...]  #: the files it extends, includes or imports; None: a name that it would compute
     names: frozenset[str]
+    filters: frozenset[str]
 
 
 @lru_cache(maxsize=4096)
@@ -30,7 +31,8 @@ def read(path: str, text: str) -> Syntax:
         names = meta.find_undeclared_variables(tree) - _defined(tree)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{path}:{error.lineno}: {error.message}") from None
-    return Syntax(tuple(meta.find_referenced_templates(tree)), frozenset(names))
+    filters = frozenset(node.name for node in tree.find_all(nodes.Filter))
+    return Syntax(tuple(meta.find_referenced_templates(tree)), frozenset(names), filters)
 
 
 def closure(paths: Iterable[str], files: Mapping[str, str]) -> list[str]:

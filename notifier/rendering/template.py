@@ -1,33 +1,26 @@
-"""A template as it is used: its contract, and for each locale the parts that are ready to render."""
+"""A template as it is used: its contract, and for each channel and locale the parts that are ready to render."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
-
-import jinja2
+from typing import Any, TypeAlias
 
 from notifier.domain.consent import Topic
 from notifier.domain.messages import Category
 from notifier.domain.routing import Route
-from notifier.errors import Problem
+from notifier.errors import Problem, TemplateError
+from notifier.rendering.declaration import TextRules
 from notifier.rendering.identity import Identity
 from notifier.rendering.locales import pick
+from notifier.rendering.mail import Mail
+from notifier.rendering.push import Push
 from notifier.rendering.schema import Schema
+from notifier.rendering.sms import Text
 from notifier_channels.contract import Channel, ListHeaders
 
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One locale of a template. The constants are what every render of it has in common."""
-
-    locale: str
-    subject: jinja2.Template
-    html: jinja2.Template | None
-    text: jinja2.Template | None
-    constants: Mapping[str, Any]
+Variant: TypeAlias = Mail | Text | Push
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +37,26 @@ class Template:
     ]  #: path -> text of all that took part; `Templates.pinned` makes this template of it again
     schema: Schema
     sample: Mapping[str, Any]
-    variants: Mapping[str, Variant]
+    variants: Mapping[Channel, Mapping[str, Variant]]  #: by channel, then by locale
+    text_rules: TextRules
+    own_route: Route | None
     identity: Identity
     default_locale: str
 
     @property
     def channels(self) -> frozenset[Channel]:
         """The channels it has content for."""
-        return frozenset({Channel.EMAIL})
+        return frozenset(self.variants)
 
     @property
     def route(self) -> Route:
-        """What its channels are to one another."""
-        return self.topic.route
+        """What its channels are to one another: as it says itself, else as its topic says, else all of them."""
+        return self.own_route or self.topic.route
 
     @property
     def locales(self) -> tuple[str, ...]:
-        """The languages it is written in."""
-        return tuple(self.variants)
+        """The languages it is written in, be it for one channel only."""
+        return tuple(sorted({locale for by_locale in self.variants.values() for locale in by_locale}))
 
     @property
     def is_marketing(self) -> bool:
@@ -72,10 +67,12 @@ class Template:
         """What is wrong with a caller's data: places below `pointer` and remedies, never values."""
         return self.schema.problems(data, pointer)
 
-    def variant(self, locale: str) -> Variant:
-        """The best language for a person: de-AT, else de, else the default."""
-        best = pick(self.variants, locale, self.default_locale)
-        return best or next(iter(self.variants.values()))
+    def variant(self, channel: Channel, locale: str) -> Variant:
+        """The best language that the channel has for a person: de-AT, else de, else the default."""
+        by_locale = self.variants.get(channel)
+        if not by_locale:
+            raise TemplateError(f"{self.key}: has no content for {channel}")
+        return pick(by_locale, locale, self.default_locale) or next(iter(by_locale.values()))
 
     def list_headers(self, locale: str, unsubscribe_url: str, unsubscribe_mailto: str | None) -> ListHeaders | None:
         """What marketing carries to be left with one click; None for transactional mail."""

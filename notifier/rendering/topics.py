@@ -10,12 +10,14 @@ from typing import Any
 
 from notifier.domain.consent import Default, Topic
 from notifier.domain.messages import Category
+from notifier.domain.routing import EVERY_CHANNEL, Route
 from notifier.errors import TemplateError
+from notifier.rendering import routes
 from notifier_channels.contract import Channel
 
 FILE = "topics.toml"
 KEY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-FIELDS = {"category", "channels", "mandatory", "name", "description"}
+FIELDS = {"category", "channels", "mandatory", "name", "description", "route"}
 
 
 def declarations(text: str) -> dict[str, str]:
@@ -41,13 +43,15 @@ def read(declaration: str) -> Topic:
         raise TemplateError(f"{where}: a key is lower case letters, digits and single hyphens")
     if unknown := table.keys() - FIELDS:
         raise TemplateError(f"{where}: unknown field {_listed(unknown)}; a topic has {_listed(FIELDS)}")
+    defaults = _channels(table.get("channels"), where)
     topic = Topic(
         key=key,
         category=_one_of(Category, table.get("category"), f"{where} category"),
-        defaults=_channels(table.get("channels"), where),
+        defaults=defaults,
         mandatory=table.get("mandatory", False) is True,
         names=_by_locale(table.get("name"), f"{where} name"),
         descriptions=_by_locale(table.get("description"), f"{where} description"),
+        route=_route(table, frozenset(defaults), f"{where} route"),
     )
     if topic.mandatory and topic.category is not Category.TRANSACTIONAL:
         raise TemplateError(f"{where}: only a transactional topic can be mandatory")
@@ -67,6 +71,14 @@ def _channels(table: object, where: str) -> dict[Channel, Default]:
         _one_of(Channel, channel, f"{where} channels"): _one_of(Default, default, f"{where} channels.{channel}")
         for channel, default in table.items()
     }
+
+
+def _route(table: Mapping[str, Any], channels: frozenset[Channel], where: str) -> Route:
+    if "route" not in table:
+        return EVERY_CHANNEL
+    route = routes.read(table["route"], where)
+    routes.within(route, channels, where)
+    return route
 
 
 def _by_locale(table: object, where: str) -> dict[str, str]:

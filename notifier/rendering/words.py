@@ -1,4 +1,4 @@
-"""What every mail of one template and locale has in common: the layout's own words, the sender, the topic's name."""
+"""What every message of one template, channel and locale has in common: words of the layout, sender, topic's name."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from notifier.rendering.locales import pick
 from notifier_channels.contract import Channel
 
 
-def constants(words: str, identity: Identity, topic: Topic, locale: str, default: str) -> dict[str, Any]:
+def constants(
+    words: str, identity: Identity, topic: Topic, channel: Channel, locale: str, default: str
+) -> dict[str, Any]:
     """The values that stand in every render; `words` is the text of `_layouts/words.toml`, empty without a layout."""
     name = pick(topic.names, locale, default) or topic.key
+    kind = _kind(topic, channel)
+    spoken = _spoken(words, locale, kind, topic=name, sender=identity.sender.name) if words else {}
     return {
         "locale": locale,
         "direction": _direction(locale),
         "sender": identity.sender.name,
         "postal_address": identity.postal_address,
         "topic": {"name": name, "description": pick(topic.descriptions, locale, default) or ""},
-        "words": _spoken(words, locale, _kind(topic), topic=name, sender=identity.sender.name) if words else {},
-    }
+        "words": spoken,
+    } | ({"stop_text": spoken["stop_text"]} if "stop_text" in spoken else {})
 
 
 def _spoken(text: str, locale: str, kind: str, **names: str) -> dict[str, str]:
@@ -46,11 +50,11 @@ def _spoken(text: str, locale: str, kind: str, **names: str) -> dict[str, str]:
     return {word: _filled(value, names) for word, value in words.items()}
 
 
-def _kind(topic: Topic) -> str:
-    """Why somebody gets mails of this topic: `mandatory`, `transactional`, or what silence means for marketing."""
+def _kind(topic: Topic, channel: Channel) -> str:
+    """Why somebody gets this: the topic is `mandatory` or `transactional`, or what silence means on this channel."""
     if topic.mandatory:
         return "mandatory"
-    return str(topic.defaults[Channel.EMAIL] if topic.category is Category.MARKETING else topic.category)
+    return str(topic.defaults[channel] if topic.category is Category.MARKETING else topic.category)
 
 
 def _filled(text: str, names: Mapping[str, str]) -> str:
