@@ -1,0 +1,70 @@
+"""What product code calls: hands notifications to the service, safely repeated, and reads back what became of them.
+
+    from notifier.client import Notifier
+
+    with Notifier("https://notifier.internal", "nk_...") as notifier:
+        accepted = notifier.send("password-reset", to={"email": "ann@example.com"}, data={...})
+
+`AsyncNotifier` is the same with `await`. Both only carry bytes: what is asked, what an answer means and when to ask
+again is decided once, in `calls` and `again`.
+"""
+
+from notifier.client.answers import (
+    Accepted,
+    BadLine,
+    Cancelled,
+    Happening,
+    Imported,
+    MessageRecord,
+    MessageRef,
+    MessageState,
+    NotificationRecord,
+    Recipient,
+    RecipientRef,
+    TooLate,
+)
+from notifier.client.calls import (
+    Json,
+    Notification,
+    Options,
+    RecipientFields,
+)
+from notifier.client.client import (
+    TRIES,
+    AsyncNotifier,
+    Notifier,
+)
+from notifier.client.errors import (
+    FieldError,
+    NotifierError,
+    Problem,
+    Refused,
+    Unreachable,
+)
+
+__all__ = [
+    "TRIES",
+    "Accepted",
+    "AsyncNotifier",
+    "BadLine",
+    "Cancelled",
+    "FieldError",
+    "Happening",
+    "Imported",
+    "Json",
+    "MessageRecord",
+    "MessageRef",
+    "MessageState",
+    "Notification",
+    "NotificationRecord",
+    "Notifier",
+    "NotifierError",
+    "Options",
+    "Problem",
+    "Recipient",
+    "RecipientFields",
+    "RecipientRef",
+    "Refused",
+    "TooLate",
+    "Unreachable",
+]

@@ -1,0 +1,131 @@
+"""What comes back: the service's answers as typed values. Fields that a newer service adds do no harm."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    """Fields that a newer service adds do no harm."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class MessageRef(Answer):
+    """One message to one address on one channel."""
+
+    id: uuid.UUID
+    channel: str
+
+
+class Accepted(Answer):
+    """The service has it, and does not lose it. `replayed`: it had it before, under the same key."""
+
+    id: uuid.UUID
+    created_at: datetime
+    messages: tuple[MessageRef, ...]
+    replayed: bool = False
+
+
+class MessageState(MessageRef):
+    """How a message stands."""
+
+    state: str
+    reason: str | None
+    due_at: datetime | None
+    expires_at: datetime
+
+
+class RecipientRef(Answer):
+    """Whom: without an id when only an address was named."""
+
+    id: str | None
+
+
+class NotificationRecord(Answer):
+    """A notification and how its messages stand."""
+
+    id: uuid.UUID
+    template: str
+    category: str
+    recipient: RecipientRef
+    created_at: datetime
+    cancelled_at: datetime | None
+    messages: tuple[MessageState, ...]
+
+
+class Happening(Answer):
+    """One thing that happened to a message."""
+
+    at: datetime
+    what: str
+    attempt: int | None = None
+    state: str | None = None
+    provider: str | None = None
+    code: str | None = None
+    reference: str | None = None
+    detail: str | None = None
+    settled_at: datetime | None = None
+
+
+class MessageRecord(MessageState):
+    """A message with everything that happened to it and why."""
+
+    notification_id: uuid.UUID | None
+    recipient: RecipientRef
+    template: str
+    topic: str
+    category: str
+    decision: dict[str, Any] | None
+    timeline: tuple[Happening, ...]
+
+
+class TooLate(Answer):
+    """A message that could not be cancelled any more."""
+
+    id: uuid.UUID
+    state: str
+
+
+class Cancelled(Answer):
+    """What a cancellation came in time for, and what not."""
+
+    id: uuid.UUID
+    cancelled: tuple[uuid.UUID, ...]
+    too_late: tuple[TooLate, ...]
+
+
+class Recipient(Answer):
+    """A recipient as stored."""
+
+    id: str
+    email: str | None
+    phone: str | None
+    locale: str | None
+    timezone: str | None
+    attributes: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class BadLine(Answer):
+    """What is wrong with a line of an import."""
+
+    line: int
+    pointer: str
+    detail: str
+
+
+class Imported(Answer):
+    """What came of an import."""
+
+    lines: int
+    stored: int
+    created: int
+    grants: int
+    problems: tuple[BadLine, ...]
+    problems_left_out: int

@@ -1,0 +1,167 @@
+"""What is asked of the service: each call as a value, with how its answer is read. Nothing is carried here."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter
+
+from notifier.client.answers import Accepted, Cancelled, Imported, MessageRecord, NotificationRecord, Recipient
+
+T = TypeVar("T")
+Json: TypeAlias = Mapping[str, Any]
+
+
+def _new_key() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One template to one recipient. Its key is made with it, so that sending this value again sends nothing twice."""
+
+    template: str
+    to: Json = field(repr=False)  #: `id`, `email`, `phone`, `locale`, `timezone`: a known id, or an address, or both
+    data: Json = field(default_factory=dict, repr=False)
+    channels: Sequence[str] | None = None
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    idempotency_key: str = field(default_factory=_new_key)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What the API takes."""
+        optional = {"channels": self.channels, "send_at": self.send_at, "expires_at": self.expires_at}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"template": self.template, "recipient": self.to, "data": self.data, **given}
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a notification besides."""
+
+    channels: Sequence[str]
+    send_at: datetime
+    expires_at: datetime
+    idempotency_key: str
+
+
+class RecipientFields(TypedDict, total=False):
+    """What may be said of a recipient: what is left out stays as it is, and None removes."""
+
+    email: str | None
+    phone: str | None
+    locale: str | None
+    timezone: str | None
+    attributes: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request, and how to read its answer. Carried by either client, as often as it takes."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    content: bytes | None = field(default=None, repr=False)
+    media_type: str = "application/json"
+    key: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with the key of the API."""
+        found = {"Content-Type": self.media_type} if self.content is not None else {}
+        return found | ({"Idempotency-Key": self.key} if self.key else {})
+
+
+def _model(kind: type[T]) -> Callable[[httpx.Response], T]:
+    adapter = TypeAdapter(kind)
+    return lambda response: adapter.validate_json(response.content)
+
+
+def _read_accepted(response: httpx.Response) -> Accepted:
+    accepted = Accepted.model_validate_json(response.content)
+    return accepted.model_copy(update={"replayed": "Idempotent-Replayed" in response.headers})
+
+
+def _read_batch(response: httpx.Response) -> tuple[Accepted, ...]:
+    return TypeAdapter(dict[Literal["notifications"], tuple[Accepted, ...]]).validate_json(response.content)[
+        "notifications"
+    ]
+
+
+def _body(value: object) -> bytes:
+    return json.dumps(value, default=_plain, ensure_ascii=False).encode()
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime() if value.tzinfo is None:
+            raise ValueError("A time without its zone would be a guess: use datetime.now(timezone.utc) or the like.")
+        case datetime():
+            return value.isoformat()
+        case uuid.UUID():
+            return str(value)
+        case Mapping():
+            return dict(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} is not plain JSON; turn it into text, numbers, lists or mappings.")
+
+
+class Calls:
+    """Builds every call; the two clients differ only in how they carry it."""
+
+    @staticmethod
+    def send(one: Notification) -> Call[Accepted]:
+        """One notification, under its own key."""
+        return Call("POST", "/v1/notifications", _read_accepted, _body(one.body), key=one.idempotency_key)
+
+    @staticmethod
+    def send_batch(many: Sequence[Notification]) -> Call[tuple[Accepted, ...]]:
+        """Many, each under its own key."""
+        items = [one.body | {"idempotency_key": one.idempotency_key} for one in many]
+        return Call("POST", "/v1/notifications/batch", _read_batch, _body({"notifications": items}))
+
+    @staticmethod
+    def notification(id_: uuid.UUID | str) -> Call[NotificationRecord]:
+        """A notification as it stands."""
+        return Call("GET", f"/v1/notifications/{_part(id_)}", _model(NotificationRecord))
+
+    @staticmethod
+    def message(id_: uuid.UUID | str) -> Call[MessageRecord]:
+        """A message with its timeline."""
+        return Call("GET", f"/v1/messages/{_part(id_)}", _model(MessageRecord))
+
+    @staticmethod
+    def cancel(id_: uuid.UUID | str) -> Call[Cancelled]:
+        """Cancel what still waits."""
+        return Call("POST", f"/v1/notifications/{_part(id_)}/cancel", _model(Cancelled))
+
+    @staticmethod
+    def put_recipient(id_: str, fields: RecipientFields) -> Call[Recipient]:
+        """Say how a recipient is to be."""
+        return Call("PUT", f"/v1/recipients/{_part(id_)}", _model(Recipient), _body(fields))
+
+    @staticmethod
+    def recipient(id_: str) -> Call[Recipient]:
+        """A recipient as stored."""
+        return Call("GET", f"/v1/recipients/{_part(id_)}", _model(Recipient))
+
+    @staticmethod
+    def import_recipients(people: Iterable[Json] | str | bytes) -> Call[Imported]:
+        """A list: values become lines of NDJSON, text is a CSV file."""
+        if isinstance(people, str | bytes):
+            content, media_type = people.encode() if isinstance(people, str) else people, "text/csv"
+        else:
+            content, media_type = b"\n".join(_body(person) for person in people), "application/x-ndjson"
+        return Call("POST", "/v1/recipients/import", _model(Imported), content, media_type)
+
+
+def _part(value: uuid.UUID | str) -> str:
+    return quote(str(value), safe="")

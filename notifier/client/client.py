@@ -1,0 +1,167 @@
+"""The two clients: one for ordinary code, one for asyncio. Both only carry what `calls` builds and `again` judges."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import httpx
+
+from notifier.client.again import Again, judge
+from notifier.client.answers import Accepted, Cancelled, Imported, MessageRecord, NotificationRecord, Recipient
+from notifier.client.calls import Call, Calls, Json, Notification, Options, RecipientFields
+
+T = TypeVar("T")
+
+TRIES = 5
+
+
+class Notifier:
+    """The client for ordinary code. Safe to share between threads; close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        tries: int = TRIES,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._tries = tries
+        self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
+
+    def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
+        """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
+        return self._ask(Calls.send(Notification(template=template, to=to, data=data or {}, **options)))
+
+    def send_batch(self, notifications: Sequence[Notification]) -> tuple[Accepted, ...]:
+        """Hand over up to 1,000 and 4 MB, all or none."""
+        return self._ask(Calls.send_batch(notifications))
+
+    def cancel(self, notification: uuid.UUID | str) -> Cancelled:
+        """Cancel what is still waiting."""
+        return self._ask(Calls.cancel(notification))
+
+    def notification(self, id_: uuid.UUID | str) -> NotificationRecord:
+        """A notification and how its messages stand."""
+        return self._ask(Calls.notification(id_))
+
+    def message(self, id_: uuid.UUID | str) -> MessageRecord:
+        """A message with everything that happened to it and why."""
+        return self._ask(Calls.message(id_))
+
+    def put_recipient(self, id_: str, **fields: Unpack[RecipientFields]) -> Recipient:
+        """Keep what is said of a recipient."""
+        return self._ask(Calls.put_recipient(id_, fields))
+
+    def recipient(self, id_: str) -> Recipient:
+        """A recipient as stored."""
+        return self._ask(Calls.recipient(id_))
+
+    def import_recipients(self, people: Iterable[Json] | str | bytes) -> Imported:
+        """Keep many: mappings as the API's import lines, or the text of a CSV file."""
+        return self._ask(Calls.import_recipients(people))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, call: Call[T]) -> T:
+        for tried in itertools.count(1):
+            try:
+                answer = self._http.request(call.method, call.path, content=call.content, headers=call.headers)
+                meant = judge(call, tried, self._tries, answer)
+            except httpx.TransportError as error:
+                meant = judge(call, tried, self._tries, error)
+            if not isinstance(meant, Again):
+                return meant
+            time.sleep(meant.wait)
+        raise AssertionError("unreachable")
+
+
+class AsyncNotifier:
+    """The same for asyncio."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        tries: int = TRIES,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._tries = tries
+        self._http = httpx.AsyncClient(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
+
+    async def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
+        """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
+        return await self._ask(Calls.send(Notification(template=template, to=to, data=data or {}, **options)))
+
+    async def send_batch(self, notifications: Sequence[Notification]) -> tuple[Accepted, ...]:
+        """Hand over up to 1,000 and 4 MB, all or none."""
+        return await self._ask(Calls.send_batch(notifications))
+
+    async def cancel(self, notification: uuid.UUID | str) -> Cancelled:
+        """Cancel what is still waiting."""
+        return await self._ask(Calls.cancel(notification))
+
+    async def notification(self, id_: uuid.UUID | str) -> NotificationRecord:
+        """A notification and how its messages stand."""
+        return await self._ask(Calls.notification(id_))
+
+    async def message(self, id_: uuid.UUID | str) -> MessageRecord:
+        """A message with everything that happened to it and why."""
+        return await self._ask(Calls.message(id_))
+
+    async def put_recipient(self, id_: str, **fields: Unpack[RecipientFields]) -> Recipient:
+        """Keep what is said of a recipient."""
+        return await self._ask(Calls.put_recipient(id_, fields))
+
+    async def recipient(self, id_: str) -> Recipient:
+        """A recipient as stored."""
+        return await self._ask(Calls.recipient(id_))
+
+    async def import_recipients(self, people: Iterable[Json] | str | bytes) -> Imported:
+        """Keep many: mappings as the API's import lines, or the text of a CSV file."""
+        return await self._ask(Calls.import_recipients(people))
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, call: Call[T]) -> T:
+        for tried in itertools.count(1):
+            try:
+                answer = await self._http.request(call.method, call.path, content=call.content, headers=call.headers)
+                meant = judge(call, tried, self._tries, answer)
+            except httpx.TransportError as error:
+                meant = judge(call, tried, self._tries, error)
+            if not isinstance(meant, Again):
+                return meant
+            await asyncio.sleep(meant.wait)
+        raise AssertionError("unreachable")
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}", "User-Agent": "notifier-dispatch"}
