@@ -13,6 +13,7 @@ from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
+from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.reconcile import Reconcile
@@ -28,7 +29,7 @@ from notifier.domain.tokens import Links
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
-from notifier.providers import lookers_of, providers_of
+from notifier.providers import channels_of, lookers_of, providers_of
 from notifier.rendering import Identity, Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, workers
@@ -62,6 +63,7 @@ class App:
     accept: Accept
     accept_one: AcceptOne
     register: Register
+    devices: Devices
     opt_out: OptOut
     feedback: Feedback
     replies: Replies
@@ -96,7 +98,7 @@ class App:
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
         links = Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain)
-        accept = Accept(database, templates, jobs)
+        accept = Accept(database, templates, jobs, channels_of(settings))
         return cls(
             settings=settings,
             database=database,
@@ -107,6 +109,7 @@ class App:
             accept=accept,
             accept_one=AcceptOne(accept),
             register=Register(database, hasher),
+            devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             feedback=Feedback(database, hasher, templates.topics),
             replies=Replies(

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 IN_HAND = 2.0  #: seconds of a sender's rate that one batch may hold: what is claimed must not wait for long
 
 
+def channels_of(settings: Settings) -> frozenset[Channel]:
+    """The channels that have a provider, in whichever process it lives."""
+    is_set_up = {
+        Channel.EMAIL: True,
+        Channel.SMS: settings.twilio_account_sid is not None,
+        Channel.PUSH: settings.fcm_credentials is not None,
+    }
+    return frozenset(channel for channel in Channel if is_set_up[channel])
+
+
 def providers_of(settings: Settings, lane: Lane, limits: Limits) -> dict[Channel, AnyProvider]:
     """What a worker of this lane sends through. Built inside its event loop.
 

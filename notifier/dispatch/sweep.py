@@ -17,10 +17,11 @@ import structlog
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.settling import settled, tried, write
 from notifier.domain import retry
+from notifier.domain.devices import STALE_AFTER
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
-from notifier.store import inbound, messages, notifications, orphans, workers
+from notifier.store import devices, inbound, messages, notifications, orphans, recipients, workers
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Settled
 from notifier.store.workers import Worker
@@ -56,6 +57,8 @@ class Sweep:
         async with self.database.connection() as c:
             await notifications.forget_keys(c)
             await inbound.forget(c)
+        while await self.database.transact(_forget_devices) == BATCH:
+            pass
 
     # Ring -------------------------------------------------------------------------------------------------------------
 
@@ -128,6 +131,15 @@ class Sweep:
         suspected = {row["id"]: row["claims"] for row in rows if row["id"] == said.in_hand}
         await orphans.keep_claims(c, suspected)
         return written
+
+
+async def _forget_devices(c: Connection) -> int:
+    """Remove a batch of the devices that no app has refreshed for too long; how many were looked at."""
+    stale = await devices.stale(c, STALE_AFTER, BATCH)
+    if stale:
+        await recipients.lock(c, list(stale.values()))
+        await devices.remove_stale(c, list(stale), STALE_AFTER)
+    return len(stale)
 
 
 def _by_journal(row: Row, said: Testimony, now: datetime) -> Settled:

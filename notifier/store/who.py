@@ -193,6 +193,10 @@ async def _add_addresses(c: Connection, held: Sequence[Held]) -> None:
 _PAIRS = "unnest(%s::uuid[], %s::uuid[]) AS v (nameless, adopter)"
 
 _MOVE_ADDRESSES = f"UPDATE addresses a SET recipient_id = v.adopter FROM {_PAIRS} WHERE a.id = v.nameless"
+_MOVE_DEVICES = f"""
+UPDATE addresses a SET recipient_id = v.adopter FROM {_PAIRS}
+WHERE a.recipient_id = v.nameless AND a.channel = 'push' AND a.removed_at IS NULL
+"""
 _MOVE_NOTIFICATIONS = f"""
 UPDATE notifications n SET recipient_id = v.adopter FROM {_PAIRS} JOIN messages m ON m.recipient_id = v.nameless
 WHERE n.id = m.notification_id
@@ -216,6 +220,7 @@ async def _merge(c: Connection, planned: Plan) -> None:
     pairs = (list(planned.merged), list(planned.merged.values()))
     await consent.record(c, await _copied_ledger(c, planned))
     await c.execute(_MOVE_ADDRESSES, (list(planned.moved), list(planned.moved.values())))
+    await c.execute(_MOVE_DEVICES, pairs)  # all of them: they are no business of `domain.who`
     await c.execute(_MOVE_NOTIFICATIONS, pairs)  # before the messages: it is through them that they are found
     await c.execute(_MOVE_MESSAGES, pairs)
     await c.execute(_KEEP_SNOOZE, pairs)
