@@ -20,6 +20,7 @@ import psycopg
 from notifier.dispatch.drafts import (
     Draft,
     Judge,
+    Reach,
     refuse_doubled_keys,
     refuse_other_bodies,
     refuse_people,
@@ -32,7 +33,7 @@ from notifier.domain.who import Plan
 from notifier.errors import NotifierError
 from notifier.jobs import Jobs
 from notifier.rendering import Templates
-from notifier.store import messages, notifications, templates, who
+from notifier.store import devices, messages, notifications, templates, who
 from notifier.store.database import Connection, Database
 from notifier.store.messages import NewMessage
 from notifier.store.notifications import NewNotification
@@ -99,40 +100,28 @@ class Accept:
         refuse_scopes(drafts)
         planned = await who.settle(c, [one.recipient for one in new], self._new_id, replace=False)
         refuse_people(new, planned.answers)
-        refuse_unreachable(drafts, planned)
-        rows = [self._compose(draft, planned, now) for draft in drafts]
+        reach = await _reach(c, drafts, planned)
+        refuse_unreachable(drafts, planned, reach)
+        rows = [self._compose(draft, draft.person(planned), reach, now) for draft in drafts]
         kept = [notification for notification, _ in rows]
         if not await notifications.insert(c, kept):
             raise psycopg.errors.SerializationFailure("another request was first with one of these keys")
         queued = [message for _, messages_ in rows for message in messages_]
         await messages.insert(c, queued)
-        return {one.key_hash: one for one in kept}, [message for message in queued if message.due_at <= now]
+        due = [message for message in queued if message.due_at <= now and not message.step]
+        return {one.key_hash: one for one in kept}, due
 
     # Composing the rows ------------------------------------------------------------------------------------------
 
-    def _compose(self, draft: Draft, planned: Plan, now: datetime) -> tuple[NewNotification, list[NewMessage]]:
-        person = draft.person(planned)
-        id_, version = self._new_id(), self._versions[draft.template.hash]
-        queued = [
-            NewMessage(
-                id=self._new_id(),
-                notification_id=id_,
-                recipient_id=person,
-                address_id=planned.reach[person][channel].id,
-                channel=channel,
-                lane=Lane(draft.template.topic.category),
-                category=draft.template.topic.category,
-                topic=draft.template.topic.key,
-                template_version=version,
-                due_at=draft.due_at,
-                expires_at=draft.expires_at,
-            )
-            for channel in draft.reachable(planned)
-        ]
+    def _compose(
+        self, draft: Draft, person: UUID, reach: Reach, now: datetime
+    ) -> tuple[NewNotification, list[NewMessage]]:
+        id_ = self._new_id()
+        queued = self._messages(draft, id_, person, reach[person])
         return NewNotification(
             id=id_,
             recipient_id=person,
-            template_version=version,
+            template_version=self._versions[draft.template.hash],
             data=draft.asked.data,
             api_key_id=draft.asked.caller.key_id,
             created_at=now,
@@ -145,6 +134,34 @@ class Accept:
             },
         ), queued
 
+    def _messages(
+        self, draft: Draft, notification: UUID, person: UUID, held: Mapping[Channel, Sequence[UUID]]
+    ) -> list[NewMessage]:
+        """One for each address, in the order of their steps; all devices of a person share one."""
+        route = draft.template.route
+        reachable = draft.reachable(held)
+        steps = route.steps(reachable)
+        return [
+            NewMessage(
+                id=self._new_id(),
+                notification_id=notification,
+                recipient_id=person,
+                address_id=address,
+                channel=channel,
+                lane=Lane(draft.template.topic.category),
+                category=draft.template.topic.category,
+                topic=draft.template.topic.key,
+                template_version=self._versions[draft.template.hash],
+                due_at=min(route.looks_at(steps[channel], draft.due_at), draft.expires_at),
+                expires_at=draft.expires_at,
+                step=steps[channel],
+                turn_at=route.turn_at(steps[channel], draft.due_at) if steps[channel] else None,
+                is_followed=steps[channel] < max(steps.values()),
+            )
+            for channel in sorted(reachable, key=steps.__getitem__)
+            for address in held[channel]
+        ]
+
     def _new_id(self) -> UUID:
         return self._ids.new(time.time_ns() // 1_000_000)
 
@@ -156,6 +173,16 @@ class Accept:
             async with self.database.connection() as c:
                 for template in missing:
                     self._versions[template.hash] = await templates.register(c, template)
+
+
+async def _reach(c: Connection, drafts: Sequence[Draft], planned: Plan) -> Reach:
+    """Where those who are meant are reached; their devices are read only when something may go there."""
+    wanted = {draft.person(planned) for draft in drafts if Channel.PUSH in draft.channels}
+    held = await devices.ids_of(c, wanted) if wanted else {}
+    return {
+        person: {channel: [address.id] for channel, address in addresses.items()} | {Channel.PUSH: held.get(person, [])}
+        for person, addresses in planned.reach.items()
+    }
 
 
 @dataclass(slots=True)

@@ -9,11 +9,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import TypeAlias, assert_never
 from uuid import UUID
 
 from notifier.domain.access import Scope
 from notifier.domain.notifications import Notification
+from notifier.domain.routing import Mode
 from notifier.domain.who import Answer, Plan, Rule
 from notifier.errors import Conflict, Forbidden, InvalidInput, Problem
 from notifier.rendering import Template, Templates
@@ -21,6 +22,9 @@ from notifier.store.notifications import FirstAnswer
 from notifier_channels.contract import Channel
 
 MAX_PROBLEMS = 100  #: of one answer: enough to mend a batch by
+
+Reach: TypeAlias = Mapping[UUID, Mapping[Channel, Sequence[UUID]]]
+"""By person and channel the address rows that a message each goes to: one mailbox, one number, every device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +46,16 @@ class Draft:
             case rule:
                 raise AssertionError(f"{rule} is refused before anything is composed")
 
-    def reachable(self, planned: Plan) -> list[Channel]:
-        """The channels on which there will be a message."""
-        held = planned.reach[self.person(planned)]
-        return [channel for channel in self.channels if channel in held]
+    def reachable(self, held: Mapping[Channel, Sequence[UUID]]) -> list[Channel]:
+        """The channels on which there will be a message, or one that waits for its turn."""
+        return [channel for channel in self.channels if held.get(channel)]
 
-    def unreachable(self, planned: Plan) -> list[Problem]:
+    def unreachable(self, held: Mapping[Channel, Sequence[UUID]]) -> list[Problem]:
         """All channels that were asked for must be there; of those that are merely possible, one."""
-        reachable = self.reachable(planned)
+        reachable = self.reachable(held)
         missing = [channel for channel in self.channels if channel not in reachable]
-        if not missing or (self.asked.channels is None and reachable):
+        are_choices = self.asked.channels is None or self.template.route.mode is not Mode.ALL
+        if not missing or (are_choices and reachable):
             return []
         wanted = " or ".join(missing)
         return [self.asked.problem("recipient", f"has no address for {wanted}; store one or give it here")]
@@ -175,8 +179,8 @@ def _explain(asked: Notification, rule: Rule) -> Problem:
             assert_never(rule)
 
 
-def refuse_unreachable(drafts: Sequence[Draft], planned: Plan) -> None:
+def refuse_unreachable(drafts: Sequence[Draft], planned: Plan, reach: Reach) -> None:
     """A message goes to an address."""
-    problems = [problem for draft in drafts for problem in draft.unreachable(planned)]
+    problems = [problem for draft in drafts for problem in draft.unreachable(reach[draft.person(planned)])]
     if problems:
         raise InvalidInput(problems[:MAX_PROBLEMS])

@@ -113,7 +113,7 @@ class Sweep:
             await write(c, [settled(row, retry.in_doubt(tried(row), now)) for row in attempted])
         else:
             return False  # it may be alive and claim, or its machine may come back: it is looked at again
-        await messages.wake_followers(c, [row["id"] for row in attempted if row["is_followed"]])
+        await messages.wake_followers(c, [row["id"] for row in left if row["is_followed"]])
         await workers.end(c, worker.id)
         return True
 

@@ -21,9 +21,13 @@ LOOK_AGAIN = timedelta(seconds=30)  #: how long a message waits for one that is 
 REPORTING = frozenset({Channel.SMS})
 """The channels whose providers report every delivery. On the others, taken is the best that is ever known."""
 
+RETURNING = frozenset({Channel.EMAIL, Channel.SMS})
+"""The channels on which what was taken may still come back. On the others, taken is known at once to be the best."""
+
 _ARRIVED = frozenset({State.DELIVERED, State.COMPLAINED})
 _ENDED = frozenset({State.BOUNCED, State.FAILED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
 _NOT_CHOSEN = frozenset({State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
+_UNDECIDED = frozenset({State.QUEUED, State.CLAIMED, State.SENDING})
 
 
 class Mode(StrEnum):
@@ -54,6 +58,16 @@ class Route:
     def turn_at(self, step: int, due_at: datetime) -> datetime:
         """When the turn of this step comes at the latest, where an earlier one is only waited for."""
         return due_at + self.after * step
+
+    def looks_at(self, step: int, due_at: datetime) -> datetime:
+        """When a message of this step is first looked at, unless it is woken before."""
+        match self.mode:
+            case Mode.FIRST if step:
+                return due_at + LOOK_AGAIN
+            case Mode.THEN:
+                return self.turn_at(step, due_at)
+            case _:
+                return due_at
 
 
 EVERY_CHANNEL = Route()
@@ -118,16 +132,19 @@ def stands(turn: Turn, now: datetime) -> Standing:
 
 def _first(turn: Turn, now: datetime) -> Standing:
     """The first channel on which something was sent is the one; that it was refused there changes nothing."""
-    for one in turn.earlier:
-        if one.state in (State.QUEUED, State.CLAIMED, State.SENDING):
-            return Wait(one.channel, now + LOOK_AGAIN)
-    chosen = [one for one in turn.earlier if one.state not in _NOT_CHOSEN and not one.found_nobody]
-    return Stop(chosen[0].channel) if chosen else Go()
+    sent = [one for one in turn.earlier if one.state not in _NOT_CHOSEN | _UNDECIDED and not one.found_nobody]
+    if sent:
+        return Stop(sent[0].channel)
+    undecided = [one for one in turn.earlier if one.state in _UNDECIDED]
+    return Wait(undecided[0].channel, now + LOOK_AGAIN) if undecided else Go()
 
 
 def _then(turn: Turn, now: datetime) -> Standing:
+    """What was delivered has arrived; where nothing reports that, what was taken and has not come back by its turn."""
+    is_due = turn.at <= now
     for one in turn.earlier:
-        if one.state in _ARRIVED or (one.state is State.ACCEPTED and one.channel not in REPORTING):
+        is_best = one.state is State.ACCEPTED and one.channel not in REPORTING
+        if one.state in _ARRIVED or (is_best and (is_due or one.channel not in RETURNING)):
             return Stop(one.channel)
     waiting = [one for one in turn.earlier if one.state not in _ENDED]
-    return Wait(waiting[0].channel, turn.at) if waiting and turn.at > now else Go()
+    return Wait(waiting[0].channel, turn.at) if waiting and not is_due else Go()

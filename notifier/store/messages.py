@@ -199,15 +199,19 @@ async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     )
 
 
-async def wake_followers(c: Connection, ids: Sequence[UUID]) -> None:
-    """Let those that wait for these messages look now what has become of them. One that is not woken looks later."""
+async def wake_followers(c: Connection, ids: Sequence[UUID], due: Mapping[UUID, datetime] | None = None) -> None:
+    """Let those that wait for these messages look now what has become of them. One that is not woken looks later.
+
+    `due`: of those that ended before their own time, when that was. What follows them does not go earlier.
+    """
     if ids:
         await c.execute(
-            "UPDATE messages f SET due_at = clock_timestamp()"
-            " FROM messages m JOIN notifications n ON n.id = m.notification_id"
-            " WHERE m.id = ANY(%s) AND m.is_followed AND f.id = ANY(n.message_ids) AND f.step > m.step"
-            " AND f.state = 'queued' AND f.due_at > clock_timestamp()",
-            (list(ids),),
+            "UPDATE messages f SET due_at = GREATEST(clock_timestamp(), v.due)"
+            " FROM unnest(%s::uuid[], %s::timestamptz[]) AS v (id, due) JOIN messages m USING (id)"
+            " JOIN notifications n ON n.id = m.notification_id"
+            " WHERE m.is_followed AND f.id = ANY(n.message_ids) AND f.step > m.step"
+            " AND f.state = 'queued' AND f.due_at > GREATEST(clock_timestamp(), v.due)",
+            (list(ids), [(due or {}).get(id_) for id_ in ids]),
         )
 
 
@@ -365,7 +369,7 @@ async def cancel_refused(
     chosen = list(recipients)
     waiting = await rows(
         c,
-        "SELECT id, recipient_id, topic, channel, is_followed FROM messages"
+        "SELECT id, recipient_id, topic, channel, is_followed, due_at FROM messages"
         " WHERE recipient_id = ANY(%s) AND state = 'queued' ORDER BY id FOR NO KEY UPDATE",
         (chosen,),
     )
@@ -387,5 +391,6 @@ async def cancel_refused(
             [Jsonb(decision.note) for decision in refused.values()],
         ),
     )
-    await wake_followers(c, [row["id"] for row in waiting if row["is_followed"] and row["id"] in refused])
+    due = {row["id"]: row["due_at"] for row in waiting if row["is_followed"] and row["id"] in refused}
+    await wake_followers(c, list(due), due)
     return list(refused)
