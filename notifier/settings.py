@@ -63,7 +63,7 @@ class Appearance(Environment):
 
 
 class SandboxSettings(Environment):
-    """All that the sandbox needs: where Notifier is, and the secret that they share."""
+    """All that the sandbox needs: where Notifier is, and the secrets that they share."""
 
     public_url: str = Field(
         "http://127.0.0.1:8025", description="Where recipients reach the public pages; https in production."
@@ -71,6 +71,27 @@ class SandboxSettings(Environment):
     sandbox_secret: SecretStr | None = Field(
         None, description="Set by `run.py`: signs what the sandbox reports back. Refused in production."
     )
+
+    twilio_account_sid: str | None = Field(
+        None, pattern="^AC[0-9a-fA-F]{32}$", description="Your account at Twilio: `AC...`. Empty: no text messages."
+    )
+    twilio_auth_tokens: Secrets = Field(
+        None, description="The account's auth token; while it is rotated both, separated by a comma."
+    )
+    twilio_sender: str | None = Field(
+        None,
+        description="Who text messages are from: a number such as +4930123456, a Messaging Service `MG...`, or a name.",
+    )
+    fcm_credentials: Path | None = Field(
+        None, description="The JSON key of a Firebase service account. Empty: no push."
+    )
+
+    @field_validator("twilio_auth_tokens", mode="before")
+    @classmethod
+    def _read_secrets(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 class Settings(Appearance, SandboxSettings):
@@ -106,18 +127,8 @@ class Settings(Appearance, SandboxSettings):
     smtp_marketing_url: SecretStr | None = Field(None, description="A relay of its own for marketing, if there is one.")
     smtp_connections: int = Field(2, ge=1, le=50, description="Connections to the relay per worker process.")
 
-    twilio_account_sid: str | None = Field(
-        None, pattern="^AC[0-9a-fA-F]{32}$", description="Your account at Twilio: `AC...`. Empty: no text messages."
-    )
-    twilio_auth_tokens: Secrets = Field(
-        None, description="The account's auth token; while it is rotated both, separated by a comma."
-    )
     twilio_api_key: SecretStr | None = Field(
         None, description="`SK...:secret`: what requests are made with, when not with the auth token."
-    )
-    twilio_sender: str | None = Field(
-        None,
-        description="Who text messages are from: a number such as +4930123456, a Messaging Service `MG...`, or a name.",
     )
     twilio_marketing_sender: str | None = Field(None, description="Another sender for marketing, if there is one.")
     twilio_segments_per_second: float = Field(
@@ -129,9 +140,6 @@ class Settings(Appearance, SandboxSettings):
     )
     twilio_api_url: str = Field("https://api.twilio.com", description="Another only for the sandbox.")
 
-    fcm_credentials: Path | None = Field(
-        None, description="The JSON key of a Firebase service account. Empty: no push."
-    )
     fcm_at_once: int = Field(
         100, ge=1, le=500, description="Messages in one call to FCM, and so the most that a kill leaves in doubt."
     )
@@ -161,13 +169,6 @@ class Settings(Appearance, SandboxSettings):
         if len({name for name, _, _ in pairs}) != len(pairs):
             raise ValueError("an id stands twice")
         return {name: secret for name, _, secret in pairs}
-
-    @field_validator("twilio_auth_tokens", mode="before")
-    @classmethod
-    def _read_secrets(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
 
     @model_validator(mode="after")
     def _twilio_is_whole(self) -> Settings:

@@ -109,7 +109,7 @@ class Inbox:
     @property
     def unread(self) -> int:
         """How many nobody has opened."""
-        return sum(not mail.is_read for mail in self._mails.values())
+        return sum(not mail.is_read for mail in self)
 
     def take(
         self, at: datetime, sender: str, recipients: Sequence[str], raw: bytes, simulator: Simulator = EVERYBODY_ELSE

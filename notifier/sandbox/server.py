@@ -15,10 +15,12 @@ import httpx
 import uvicorn
 
 from notifier.errors import NotConfigured
-from notifier.sandbox.api import Desk
 from notifier.sandbox.catcher import Catcher
+from notifier.sandbox.desk import Desk, Lines
 from notifier.sandbox.mails import Inbox
+from notifier.sandbox.pushes import Pushes
 from notifier.sandbox.reports import Reports
+from notifier.sandbox.texts import Texts
 from notifier.sandbox.web import create_app
 from notifier.settings import SandboxSettings
 
@@ -30,6 +32,8 @@ class Running:
     http_url: str
     smtp_port: int
     inbox: Inbox
+    texts: Texts
+    pushes: Pushes
 
 
 @asynccontextmanager
@@ -53,9 +57,9 @@ async def open_sandbox(
         with _listening(host, http_port) as door:
             try:
                 port = await _catching(catcher, host, smtp_port)
-                desk = Desk(inbox, reports, client, settings.public_url, f"{host}:{port}")
+                desk = Desk(inbox, reports, client, settings.public_url, Lines(f"{host}:{port}"), Texts(), Pushes())
                 async with _serving(create_app(desk, host=host), door):
-                    yield Running(f"http://{host}:{door.getsockname()[1]}", port, inbox)
+                    yield Running(f"http://{host}:{door.getsockname()[1]}", port, inbox, desk.texts, desk.pushes)
             finally:
                 await catcher.close()
 

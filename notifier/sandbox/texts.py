@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 MOST_TEXTS = 5_000
+LONGEST = 1_600  #: characters of one text at Twilio
+_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")  #: E.164, by its form alone: magic numbers are nobody's
+_BETWEEN = re.compile(r"[\s().\-/]+")  #: what people write between the digits
+
+
+def read_number(typed: str) -> str | None:
+    """A number as somebody types it in E.164; None when it is none."""
+    number = _BETWEEN.sub("", typed)
+    return number if _NUMBER.fullmatch(number) else None
 
 
 @dataclass(slots=True)
@@ -55,7 +65,7 @@ class Texts:
 
     def thread(self, phone: str) -> list[Text]:
         """One phone's, oldest first."""
-        return [text for text in self._texts.values() if text.phone == phone]
+        return [text for text in list(self._texts.values()) if text.phone == phone]
 
     def clear(self) -> int:
         """Throw all away and say how many there were."""

@@ -1,15 +1,17 @@
-"""The sandbox's web server: the inbox pages and their JSON, closed to every site but itself."""
+"""The sandbox's web server: pages, their JSON and the providers' wires, closed to every site but itself."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 from notifier.sandbox import api, pages
+from notifier.sandbox.desk import Desk
+from notifier.sandbox.pages.rendering import ASSETS
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- compared, not listened on
@@ -26,8 +28,8 @@ HEADERS = {
 Following = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(desk: api.Desk, *, host: str) -> FastAPI:
-    """The pages and the JSON, for requests that name `host` or this machine."""
+def create_app(desk: Desk, wires: Sequence[APIRouter] = (), *, host: str) -> FastAPI:
+    """The pages, the JSON and the wires of stand-ins, for requests that name `host` or this machine."""
     app = FastAPI(title="Notifier sandbox", openapi_url=None)
 
     @app.middleware("http")
@@ -38,9 +40,9 @@ def create_app(desk: api.Desk, *, host: str) -> FastAPI:
             response.headers.setdefault(name, value)
         return response
 
-    app.include_router(api.router(desk))
-    app.include_router(pages.router(desk))
-    app.mount("/assets", StaticFiles(directory=pages.ASSETS / "static"))
+    for router in (*wires, api.router(desk), pages.router(desk)):
+        app.include_router(router)
+    app.mount("/assets", StaticFiles(directory=ASSETS / "static"))
     return app
 
 

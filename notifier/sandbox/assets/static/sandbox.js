@@ -1,29 +1,48 @@
-// Makes the inbox live and keyboard-friendly. Everything works without it: links, forms, and a refresh by meta tag.
+// Makes the pages live and keyboard-friendly. Everything works without it: links, forms, and a refresh by meta tag.
 "use strict";
 
-const list = document.getElementById("list");
+let known;
 
+// The page says where its changing parts are to be had; each has an id, and takes its twin's place.
 async function look() {
-  if (!list || document.hidden) return;
-  const stats = await (await fetch("/api/stats")).json();
-  const state = `${stats.taken} ${stats.mails} ${stats.unread}`;
-  if (list.dataset.state === undefined) list.dataset.state = `${list.dataset.taken} ${stats.mails} ${stats.unread}`;
-  if (state === list.dataset.state) return;
-  const { query, before, open } = list.dataset;
-  const wanted = new URLSearchParams({ q: query, open, ...(before && { before }) });
-  const answer = await fetch(`/list?${wanted}`);
+  const stats = await (await fetch("/api/stats")).text();
+  if (stats === known) return;
+  const answer = await fetch(document.body.dataset.look);
   if (!answer.ok) return;
-  const focused = document.activeElement.closest?.("#list .row")?.getAttribute("href");
-  list.innerHTML = await answer.text();
-  if (focused) list.querySelector(`.row[href="${CSS.escape(focused)}"]`)?.focus();
-  list.dataset.state = state;
-  const unread = stats.unread ? `, ${stats.unread} unread` : "";
-  document.getElementById("counts").textContent = `${stats.mails} mail${stats.mails === 1 ? "" : "s"}${unread}`;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body;
+  const active = document.activeElement;
+  const place = active.closest("[id]")?.id;
+  for (const part of [...fresh.children]) {
+    const old = document.getElementById(part.id);
+    if (old && !old.isEqualNode(part)) merge(old, part);
+  }
+  if (place && !active.isConnected) document.getElementById(place)?.querySelector("a, summary")?.focus();
+  known = stats;
+}
+
+// What has not changed stays as it is: its focus, what is unfolded, and what a screen reader has read already.
+function merge(old, fresh) {
+  if (!fresh.querySelector("[id]")) {
+    old.replaceChildren(...fresh.childNodes);
+    return;
+  }
+  const here = new Map([...old.children].map((child) => [child.id, child]));
+  const wanted = [...fresh.children].map((child) => {
+    const twin = child.id && here.get(child.id);
+    if (!twin || twin.isEqualNode(child)) return twin || child;
+    if (child.tagName !== "OL") return child;
+    merge(twin, child);
+    return twin;
+  });
+  for (const child of [...old.children]) if (!wanted.includes(child)) child.remove();
+  wanted.forEach((child, at) => {
+    if (old.children[at] !== child) old.insertBefore(child, old.children[at] ?? null);
+  });
 }
 
 async function keepLooking() {
   try {
-    await look();
+    if (!document.hidden) await look();
   } catch {
     // The sandbox is being restarted: look again.
   }
@@ -58,7 +77,5 @@ document.addEventListener("keydown", (event) => {
   action();
 });
 
-if (list) {
-  document.querySelector('.row[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
-  keepLooking();
-}
+document.querySelector('.row[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+if (document.body.dataset.look) keepLooking();

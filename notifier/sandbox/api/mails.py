@@ -1,65 +1,22 @@
-"""The inbox as JSON, for tests and for the demo: find a mail, read it, press its unsubscribe button."""
+"""The inbox as JSON: find a mail, read it, press its unsubscribe button."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict
 from typing import Annotated, Any
 
-import httpx
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 
 from notifier.sandbox import one_click
-from notifier.sandbox.mails import MOST_MAILS, Filter, Inbox, Mail
-from notifier.sandbox.reports import Reports
+from notifier.sandbox.desk import Desk
+from notifier.sandbox.mails import MOST_MAILS, Filter, Mail
 from notifier.sandbox.simulators import EVERYBODY_ELSE
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What the pages and the JSON work with."""
-
-    inbox: Inbox
-    reports: Reports
-    client: httpx.AsyncClient
-    public_url: str
-    smtp: str  #: host and port, as a person types them
-
-    def find(self, wanted: Filter, limit: int) -> list[Mail]:
-        """The newest mails that match."""
-        return list(islice((mail for mail in self.inbox if wanted.matches(mail)), limit))
-
-    def get(self, mail: int) -> Mail:
-        """One mail, or 404."""
-        found = self.inbox.get(mail)
-        if found is None:
-            raise HTTPException(404, "This mail is not here: the inbox was cleared, or newer mails took its place.")
-        return found
-
-    async def leave(self, mail: Mail) -> one_click.Answer:
-        """Press the mail's unsubscribe button."""
-        offer = mail.offer
-        if offer is None or offer.url is None:
-            raise HTTPException(409, "This mail offers no one-click unsubscribe.")
-        mail.left = await one_click.leave(self.client, offer.url, only=self.public_url)
-        return mail.left
-
-    def stats(self) -> dict[str, Any]:
-        """Counts since the start, and what is here now."""
-        return {
-            "mails": len(self.inbox),
-            "unread": self.inbox.unread,
-            "bytes": self.inbox.bytes,
-            "taken": self.inbox.taken,
-            "refused": dict(self.inbox.refused),
-            "reports": {"waiting": self.reports.waiting, **self.reports.counts},
-        }
-
-
 def router(desk: Desk) -> APIRouter:
-    """The routes under `/api`."""
-    routes = APIRouter(prefix="/api")
+    """The routes under `/api/mails`."""
+    routes = APIRouter()
 
     @routes.get("/mails")
     def find_mails(
@@ -80,11 +37,6 @@ def router(desk: Desk) -> APIRouter:
     async def unsubscribe(mail: int) -> dict[str, Any]:
         """What a mail client does when the reader presses "unsubscribe"."""
         return asdict(await desk.leave(desk.get(mail)))
-
-    @routes.get("/stats")
-    def stats() -> dict[str, Any]:
-        """How much was taken, refused and reported."""
-        return desk.stats()
 
     @routes.delete("/mails")
     async def clear() -> dict[str, int]:

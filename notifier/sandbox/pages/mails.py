@@ -1,4 +1,4 @@
-"""The inbox pages: what a mail client would show of the mails that were caught.
+"""The mails: what a mail client would show of those that were caught.
 
 A mail is untrusted: its HTML is shown only in a frame that may run no script, send no form and load nothing.
 """
@@ -6,25 +6,17 @@ A mail is untrusted: its HTML is shown only in a frame that may run no script, s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
-from zlib import crc32
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from notifier.sandbox import one_click
-from notifier.sandbox.api import Desk
+from notifier.sandbox.desk import Desk
 from notifier.sandbox.mails import Filter, Mail
+from notifier.sandbox.pages.rendering import PAGE, Render
 from notifier.sandbox.reading import read_source
-from notifier.sandbox.simulators import EVERYBODY_ELSE, SIMULATORS
-
-ASSETS = Path(__file__).parent / "assets"
-PAGE = 50
-HUES = 8
 
 FRAME = "allow-popups allow-popups-to-escape-sandbox"  #: a link opens a tab of its own; nothing else is allowed
 FRAME_POLICY = (
@@ -34,28 +26,21 @@ FRAME_POLICY = (
 _HEAD = re.compile(r"<head(\s[^>]*)?>", re.IGNORECASE)
 
 View = Literal["html", "text", "headers", "source"]
-Render = Callable[..., HTMLResponse]
 
 
-def router(desk: Desk) -> APIRouter:
-    """The routes that a person opens."""
+def router(desk: Desk, render: Render) -> APIRouter:
+    """The routes of the inbox."""
     routes = APIRouter(default_response_class=HTMLResponse)
-    render = _templates(desk)
 
     @routes.get("/")
     def inbox(q: str = "", before: Annotated[int | None, Query()] = None) -> Response:
         """The list of mails, and beside it how to fill it."""
         return render("inbox.html.j2", **_list(desk, q, before))
 
-    @routes.get("/list")
-    def fragment(q: str = "", before: Annotated[int | None, Query()] = None, open: int = 0) -> Response:  # noqa: A002
-        """The list alone: the page puts it in place when new mail has come."""
-        return render("_list.html.j2", **_list(desk, q, before, opened=open))
-
-    @routes.get("/simulators")
-    def simulators() -> Response:
-        """The table of simulated recipients."""
-        return render("simulators.html.j2")
+    @routes.get("/parts/mails")
+    def parts(q: str = "", before: Annotated[int | None, Query()] = None, opened: int = 0) -> Response:
+        """What changes: the page puts it in place when new mail has come."""
+        return render("mails.part.j2", **_list(desk, q, before, opened=opened))
 
     @routes.get("/mails/{number}")
     def mail(number: int, view: View | None = None, q: str = "") -> Response:
@@ -108,7 +93,8 @@ def _list(desk: Desk, q: str, before: int | None = None, *, opened: int = 0) -> 
         "query": q.strip(),
         "before": before,
         "opened": opened,
-        "stats": desk.stats(),
+        "look": "/parts/mails?"
+        + urlencode({"q": q.strip(), "opened": opened, **({"before": before} if before else {})}),
     }
 
 
@@ -127,44 +113,3 @@ def _opened(mail: Mail, view: View | None) -> dict[str, Any]:
         "source": read_source(mail.raw) if view == "source" else "",
         "frame": FRAME,
     }
-
-
-def _templates(desk: Desk) -> Render:
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"clock": _clock, "hue": _hue, "initial": _initial, "size": _size}
-    environment.globals |= {
-        "simulators": SIMULATORS,
-        "everybody_else": EVERYBODY_ELSE,
-        "smtp": desk.smtp,
-        "public_url": desk.public_url,
-    }
-
-    def render(template: str, *, status: int = 200, **values: object) -> HTMLResponse:
-        return HTMLResponse(environment.get_template(template).render(values), status)
-
-    return render
-
-
-def _clock(moment: datetime) -> str:
-    """The time of day; with the date when it is not today's."""
-    local, today = moment.astimezone(), datetime.now().astimezone().date()
-    return local.strftime("%H:%M" if local.date() == today else "%d %b %H:%M")
-
-
-def _hue(text: str) -> int:
-    """The same colour for the same address."""
-    return crc32(text.lower().encode()) % HUES
-
-
-def _initial(text: str) -> str:
-    return next((letter for letter in text if letter.isalnum()), "?").upper()
-
-
-def _size(octets: int) -> str:
-    return f"{octets} B" if octets < 1024 else f"{octets / 1024:.0f} KB"

@@ -1,0 +1,59 @@
+"""The pushes as JSON: find one by device or message, and remove the app from a device."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query
+
+from notifier.sandbox.desk import Desk
+from notifier.sandbox.pushes import MOST_PUSHES, Push
+
+
+def router(desk: Desk) -> APIRouter:
+    """The routes under `/api/pushes` and `/api/devices`."""
+    routes = APIRouter()
+
+    @routes.get("/pushes")
+    def find_pushes(
+        device: str = "", message: str = "", after: int = 0, limit: Annotated[int, Query(ge=1, le=MOST_PUSHES)] = 50
+    ) -> dict[str, Any]:
+        """The newest first, those that a later one replaced, too; `message` is the id of Notifier's message."""
+        return {"pushes": [_told(push) for push in desk.find_pushes(device, message, after, limit)]}
+
+    @routes.get("/pushes/{number}")
+    def read_push(number: int) -> dict[str, Any]:
+        """One push with the request's `message` as it came."""
+        found = next((push for push in desk.pushes if push.id == number), None)
+        if found is None:
+            raise HTTPException(404, "This push is not here: the pushes were cleared, or newer ones took its place.")
+        return {**_told(found), "raw": found.raw}
+
+    @routes.post("/devices/{device:path}/remove")
+    async def remove(device: str) -> dict[str, Any]:
+        """Take the app off the device: the next push to it is answered UNREGISTERED."""
+        desk.pushes.dead.add(device)
+        return {"device": device, "dead": True}
+
+    @routes.delete("/pushes")
+    async def clear() -> dict[str, int]:
+        """Throw all pushes away; a dead device stays dead."""
+        return {"deleted": desk.pushes.clear()}
+
+    return routes
+
+
+def _told(push: Push) -> dict[str, Any]:
+    return {
+        "id": push.id,
+        "at": push.at.isoformat(),
+        "device": push.device,
+        "message_id": push.tag or None,
+        "title": push.title,
+        "body": push.body,
+        "image": push.image,
+        "link": push.link,
+        "data": dict(push.data),
+        "urgent": push.is_urgent,
+        "ttl": push.ttl,
+    }
