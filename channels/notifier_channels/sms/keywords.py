@@ -1,0 +1,108 @@
+"""What a person says by replying to a text message: stop, start, help, or nothing that concerns us.
+
+The rule: the body is a keyword when all its words are. A word counts as part of a keyword's phrase, as politeness, or
+(for stop only) as what is to be stopped: "Stop sending me messages please". One word of anything else, and it is a
+sentence about something else: "bus stop", "when do you start", "don't stop". Case, accents, punctuation, emoji and the
+width of letters do not matter. Whoever says stop and something else of ours has said stop. The words stand in
+`keywords.toml`.
+
+`YES` lifts an opt-out at Twilio, but is mostly an answer to a question. Messages start again only when Twilio says that
+it read it so (`OptOutType`), or by a word that can mean nothing else: a stop must not be lost by accident.
+
+Sources, read in November 2026: 47 CFR 64.1200(a)(10) (stop, quit, end, revoke, opt out, cancel, unsubscribe, and any
+other words that a reasonable person would understand), the CTIA's Messaging Principles and Best Practices, and Twilio's
+"Advanced Opt-Out" for its own words.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import unicodedata
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib import resources
+
+
+class Keyword(StrEnum):
+    """What was said. `none` is an ordinary message."""
+
+    STOP = "stop"
+    START = "start"
+    HELP = "help"
+    NONE = "none"
+
+
+TWILIOS = frozenset(
+    {"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT"}
+    | {"START", "YES", "UNSTOP"}
+    | {"HELP", "INFO"}
+)  #: what Twilio itself acts on and, unless that is switched off, answers
+
+
+def read(body: str, opt_out_type: str | None = None) -> Keyword:
+    """What was said; Twilio's own verdict (`OptOutType`) stands above ours."""
+    told = (opt_out_type or "").strip().lower()
+    if told in {Keyword.STOP, Keyword.START, Keyword.HELP}:
+        return Keyword(told)
+    said: set[Keyword] = set()
+    has_object = False
+    for role in _roles(words_of(body)):
+        if role is None:
+            return Keyword.NONE
+        has_object = has_object or role == "object"
+        if isinstance(role, Keyword):
+            said.add(role)
+    if Keyword.STOP in said:
+        return Keyword.STOP
+    return said.pop() if len(said) == 1 and not has_object else Keyword.NONE
+
+
+def is_twilios(body: str) -> bool:
+    """True for exactly one of the words that Twilio itself acts on."""
+    return body.strip().upper() in TWILIOS
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words without case, accents, width, punctuation and signs; `S.T.O.P` is one."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    letters = "".join(character if character.isalnum() else _gap(character) for character in plain)
+    words = tuple(letters.split())
+    return ("".join(words),) if len(words) > 2 and all(len(word) == 1 for word in words) else words
+
+
+def _gap(character: str) -> str:
+    """Accents, apostrophes and invisible characters vanish; everything else parts words."""
+    return "" if unicodedata.category(character) in {"Mn", "Cf"} or character in "'\u2019\u02bc`\u00b4" else " "
+
+
+def _roles(words: tuple[str, ...]) -> Iterator[Keyword | str | None]:
+    """What each word or phrase is, the longest phrase first; None for what is none of ours."""
+    at = 0
+    while at < len(words):
+        for length in range(min(_LONGEST, len(words) - at), 0, -1):
+            role = _ROLES.get(words[at : at + length])
+            if role is not None:
+                break
+        else:
+            yield None
+            return
+        yield role
+        at += length
+
+
+def _table() -> dict[tuple[str, ...], Keyword | str]:
+    """Every phrase and what it is. What means several things is the one that is read last: stop above all."""
+    text = resources.files(__package__).joinpath("keywords.toml").read_text("utf-8")
+    lists: dict[str, dict[str, list[str]]] = tomllib.loads(text)
+    roles: dict[str, Keyword | str] = {
+        "objects": "object",
+        "polite": "polite",
+        "help": Keyword.HELP,
+        "start": Keyword.START,
+        "stop": Keyword.STOP,
+    }
+    return {words_of(one): role for name, role in roles.items() for ones in lists[name].values() for one in ones}
+
+
+_ROLES = _table()
+_LONGEST = max(map(len, _ROLES))
