@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from notifier.dispatch.refusals import Withdrawal, lock_holders, withdraw
-from notifier.domain.answers import Said, answer
+from notifier.domain.answers import answer
 from notifier.domain.consent import ALL, SuppressionReason, Topic
 from notifier.domain.recipients import Hasher
 from notifier.domain.withdrawals import is_refused
@@ -22,6 +22,7 @@ from notifier.store.database import Connection, Database
 from notifier.store.suppressions import NewSuppression
 from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Channel
+from notifier_channels.sms.keywords import Keyword
 
 KEYWORD = "sms_keyword"  #: the source of such ledger lines
 LONGEST_WORDING = 500  #: characters of a text message that are kept as evidence
@@ -33,7 +34,7 @@ class Reply:
 
     reference: str  #: the provider's id of it
     phone: PhoneNumber
-    said: Said
+    said: Keyword
     text: str
     is_answered: bool  #: the provider answers by itself
     provider: str
@@ -55,13 +56,13 @@ class Replies:
         return await self.database.transact(lambda c: self._act(c, reply))
 
     async def _act(self, c: Connection, reply: Reply) -> str | None:
-        if not await inbound.take(c, reply.reference, reply.said) or reply.said is Said.NONE:
+        if not await inbound.take(c, reply.reference, reply.said) or reply.said is Keyword.NONE:
             return None
         people = await lock_holders(c, self.hasher, reply.phone, Channel.SMS)
         match reply.said:
-            case Said.STOP:
+            case Keyword.STOP:
                 await self._stop(c, reply, people)
-            case Said.START:
+            case Keyword.START:
                 await self._start(c, reply, people)
         if reply.is_answered:
             return None

@@ -9,16 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Said(StrEnum):
-    """What a text message from a person says to us."""
-
-    STOP = "stop"
-    START = "start"
-    HELP = "help"
-    NONE = "none"  #: something else: it is not for us
+from notifier_channels.sms.keywords import Keyword
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +21,9 @@ class Answers:
     start: str
     help: str
 
-    def to(self, said: Said, *, sender: str, contact: str) -> str | None:
+    def to(self, said: Keyword, *, sender: str, contact: str) -> str | None:
         """The answer, filled in; None where nothing is answered."""
-        text = {Said.STOP: self.stop, Said.START: self.start, Said.HELP: self.help}.get(said)
+        text = {Keyword.STOP: self.stop, Keyword.START: self.start, Keyword.HELP: self.help}.get(said)
         return text.format(sender=sender, contact=contact) if text else None
 
 
@@ -69,7 +61,7 @@ ANSWERS = {
 }
 
 
-def answer(said: Said, languages: Iterable[str | None], *, sender: str, contact: str) -> str | None:
+def answer(said: Keyword, languages: Iterable[str | None], *, sender: str, contact: str) -> str | None:
     """What to answer, in the first of these languages that there is; English at last."""
     known = [
         ANSWERS[tag.partition("-")[0].lower()] for tag in languages if tag and tag.partition("-")[0].lower() in ANSWERS

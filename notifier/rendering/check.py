@@ -49,7 +49,9 @@ def look_at(template: Template, channel: Channel, locale: str) -> Previewed:
 def worst(template: Template) -> PreviewedSms | None:
     """Of the sample's text messages the one that takes most segments; None without any."""
     texts = (look_at(template, Channel.SMS, locale) for locale in template.variants.get(Channel.SMS, ()))
-    return max((one for one in texts if isinstance(one, PreviewedSms)), key=lambda one: one.segments.segments, default=None)
+    return max(
+        (one for one in texts if isinstance(one, PreviewedSms)), key=lambda one: one.segments.segments, default=None
+    )
 
 
 def _prove(template: Template, channel: Channel, locale: str) -> None:

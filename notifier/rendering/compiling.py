@@ -90,7 +90,9 @@ class Workbench:
             expected = syntax.read(path, files[path]).names
             if unknown := expected - self.schema.properties - RESERVED:
                 names = ", ".join(f"`{name}`" for name in sorted(unknown))
-                raise TemplateError(f"{path}: {names}: neither in {folder.SCHEMA} nor among the names that Notifier fills")
+                raise TemplateError(
+                    f"{path}: {names}: neither in {folder.SCHEMA} nor among the names that Notifier fills"
+                )
             if "stop_text" in expected and "stop_text" not in self.constants:
                 raise TemplateError(
                     f'{path}: stop_text needs its words in {folder.WORDS}, e.g. [{self._locale}] stop_text = "..."'

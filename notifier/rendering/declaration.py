@@ -47,7 +47,9 @@ def read(text: str, path: str) -> Declaration:
     needed = {name: value for name, value in table.items() if name not in _OPTIONAL}
     if needed.keys() != _NEEDED or not all(isinstance(value, str) for value in needed.values()):
         optional = " and ".join(sorted(_OPTIONAL))
-        raise TemplateError(f"{path}: write {', '.join(sorted(_NEEDED))}, each as text; {optional} may follow as tables")
+        raise TemplateError(
+            f"{path}: write {', '.join(sorted(_NEEDED))}, each as text; {optional} may follow as tables"
+        )
     return Declaration(
         topic=needed["topic"],
         description=needed["description"],

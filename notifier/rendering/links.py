@@ -81,7 +81,9 @@ def _sound(link: str, *, web_only: bool) -> str:
     if _UNSAFE.search(link):
         raise ValueError("a character stands in it that no link has")
     if not (_WEB.fullmatch(link) or (_is_own(link) and not web_only)):
-        raise ValueError("begins with https and the name of a host" + ("" if web_only else ", or with the app's scheme"))
+        raise ValueError(
+            "begins with https and the name of a host" + ("" if web_only else ", or with the app's scheme")
+        )
     if {".", ".."} & set(re.split(r"[?#]", link, maxsplit=1)[0].split("/")):
         raise ValueError("climbs out of its path")
     return link

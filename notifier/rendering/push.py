@@ -91,7 +91,9 @@ def strings(text: str, path: str) -> dict[str, str]:
         raise TemplateError(f"{path}: data is a table, written [data]")
     for key in data:
         if not _DATA_KEY.fullmatch(key) or _FCMS_OWN.fullmatch(key):
-            raise TemplateError(f"{path}: data.{key} is no key for data; use letters, digits and _, and none of FCM's own")
+            raise TemplateError(
+                f"{path}: data.{key} is no key for data; use letters, digits and _, and none of FCM's own"
+            )
     found = table | {f"data.{key}": value for key, value in data.items()}
     for key, value in found.items():
         if not isinstance(value, str):

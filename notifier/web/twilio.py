@@ -7,7 +7,6 @@ late or in another order changes nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +17,6 @@ from starlette.responses import Response
 
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.replies import Replies, Reply
-from notifier.domain.answers import Said
 from notifier.domain.tokens import Links
 from notifier.settings import Settings
 from notifier_channels.addresses import InvalidAddress, PhoneNumber
@@ -60,7 +58,7 @@ class Desk:
         reference = self.links.read_report(token)
         if reference is None:
             return Response(status_code=404)
-        reports = webhooks.status(form, reference.message, reference.attempt, datetime.now(UTC))
+        reports = webhooks.status(form, (reference.message, reference.attempt), datetime.now(UTC))
         try:
             await self.feedback(reports)
         except psycopg.Error:
@@ -81,25 +79,27 @@ class Desk:
             log.error("reply.not_saved", error=type(error).__name__)
             return Response(status_code=503, headers=AGAIN)
 
-    def _reply(self, form: Mapping[str, str]) -> Reply | None:
+    def _reply(self, form: webhooks.Form) -> Reply | None:
         """None for what comes from nobody's number, such as a short code's advertising."""
         written = webhooks.inbound(form)
+        if written is None:
+            return None
         try:
-            phone = PhoneNumber.parse(written.sender)
+            phone = PhoneNumber.parse(written.from_number)
         except InvalidAddress:
             return None
-        said = Said(keywords.read(written.body, written.opt_out_type))
+        said = keywords.read(written.body, written.opt_out_type)
         answered = bool(written.opt_out_type) or (self.twilio_answers and keywords.is_twilios(written.body))
-        return Reply(written.reference, phone, said, written.body, answered, PROVIDER)
+        return Reply(written.sid, phone, said, written.body, answered, PROVIDER)
 
-    async def _genuine(self, request: Request) -> Mapping[str, str] | None:
+    async def _genuine(self, request: Request) -> webhooks.Form | None:
         """The fields, if Twilio signed them for this URL; the body was cut off at the edge."""
         body, media_type = await request.body(), request.headers.get("content-type", "")
         query = f"?{request.url.query}" if request.url.query else ""
         url = f"{self.public_url}{request.url.path}{query}"
         if not webhooks.genuine(self.tokens, url, media_type, body, request.headers.get(SIGNATURE, "")):
             return None
-        return webhooks.fields(media_type, body)
+        return webhooks.form_of(media_type, body)
 
 
 def _twiml(answer: str | None) -> Response:

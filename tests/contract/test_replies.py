@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from notifier.dispatch.replies import Replies, Reply
-from notifier.domain.answers import ANSWERS, Said, answer
+from notifier.domain.answers import ANSWERS, answer
 from notifier.domain.consent import judge
 from notifier.domain.recipients import Hasher
 from notifier.store import consent, inbound, recipients, suppressions
@@ -16,6 +16,7 @@ from notifier.store.consent import NewEvent
 from notifier.store.database import Database
 from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Channel
+from notifier_channels.sms.keywords import Keyword
 from tests.servers.town import HASHER, TOPICS, Town
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +35,9 @@ async def replies(database: Database) -> Replies:
     return Replies(database, HASHER, TOPICS, sender="Acme", contact="help@acme.test", default_locale="en")
 
 
-def reply(said: Said, text: str = "", *, phone: str = PHONE, reference: str = "", is_answered: bool = False) -> Reply:
+def reply(
+    said: Keyword, text: str = "", *, phone: str = PHONE, reference: str = "", is_answered: bool = False
+) -> Reply:
     return Reply(
         reference or f"SM{next(numbers)}", PhoneNumber(phone), said, text or said.upper(), is_answered, "twilio"
     )
@@ -64,7 +67,7 @@ async def test_stop_is_a_no_to_all_text_messages_of_everybody_who_holds_the_numb
     for person in (ann, bob):
         await town.phone(person, PHONE)
     await town.phone(eve, "+4915100000000")
-    assert "no more text messages" in await replies(reply(Said.STOP, "Stop please"))
+    assert "no more text messages" in await replies(reply(Keyword.STOP, "Stop please"))
     lines = await town.ledger()
     assert {(line["recipient_id"], line["scope"], line["channel"], line["granted"]) for line in lines} == {
         (ann, "all", "sms", False),
@@ -80,12 +83,12 @@ async def test_stop_cancels_what_is_queued_for_the_number_and_nothing_else(repli
     ann = await town.person("ann@x.test")
     await town.phone(ann, PHONE)
     text, mail = await town.message(ann, "orders", "queued", "sms"), await town.message(ann, "orders", "queued")
-    await replies(reply(Said.STOP))
+    await replies(reply(Keyword.STOP))
     assert (await town.state(text), await town.state(mail)) == ("cancelled", "queued")
 
 
 async def test_stop_from_a_number_that_nobody_holds_binds_whoever_takes_it_on(replies, town):
-    assert await replies(reply(Said.STOP))
+    assert await replies(reply(Keyword.STOP))
     assert await town.ledger() == []
     assert await blocks(town) == ["stop"]
 
@@ -93,8 +96,8 @@ async def test_stop_from_a_number_that_nobody_holds_binds_whoever_takes_it_on(re
 async def test_start_lifts_exactly_what_stop_began(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    await replies(reply(Said.STOP))
-    assert "again" in await replies(reply(Said.START))
+    await replies(reply(Keyword.STOP))
+    assert "again" in await replies(reply(Keyword.START))
     assert await allowed(town, ann)
     assert await blocks(town) == []
     assert [(line["scope"], line["granted"]) for line in await town.ledger()] == [("all", False), ("all", True)]
@@ -109,24 +112,24 @@ async def test_start_opts_nobody_in_and_leaves_other_refusals_alone(replies, tow
         await consent.record(c, [NewEvent(ann, "topic:orders", "sms", granted=False, source="api")])
 
     await town.database.transact(refuse)
-    await replies(reply(Said.START))
+    await replies(reply(Keyword.START))
     assert len(await town.ledger()) == 1
-    await replies(reply(Said.STOP))
-    await replies(reply(Said.START))
+    await replies(reply(Keyword.STOP))
+    await replies(reply(Keyword.START))
     assert not await allowed(town, ann)
 
 
 async def test_start_lifts_a_stop_that_a_topic_has_overruled_meanwhile(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    await replies(reply(Said.STOP))
+    await replies(reply(Keyword.STOP))
 
     async def grant(c):
         await recipients.lock(c, [ann])
         await consent.record(c, [NewEvent(ann, "topic:newsletter", "sms", granted=True, source="api")])
 
     await town.database.transact(grant)
-    await replies(reply(Said.START))
+    await replies(reply(Keyword.START))
     assert await allowed(town, ann)
 
 
@@ -137,24 +140,24 @@ async def test_start_lifts_no_suppression_but_its_own(replies, town):
         "INSERT INTO suppressions (channel, address_hash, hash_key, reason) VALUES ('sms', %s, 'h1', 'hard_bounce')",
         (HASHER.current(PhoneNumber(PHONE)).digest,),
     )
-    await replies(reply(Said.STOP))
-    await replies(reply(Said.START))
+    await replies(reply(Keyword.STOP))
+    await replies(reply(Keyword.START))
     assert await blocks(town) == ["hard_bounce"]
 
 
 async def test_a_repeated_webhook_is_neither_acted_on_nor_answered_again(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    assert await replies(reply(Said.STOP, reference="SM-once"))
-    await replies(reply(Said.START))
-    assert await replies(reply(Said.STOP, reference="SM-once")) is None
+    assert await replies(reply(Keyword.STOP, reference="SM-once"))
+    await replies(reply(Keyword.START))
+    assert await replies(reply(Keyword.STOP, reference="SM-once")) is None
     assert await allowed(town, ann)
 
 
 async def test_one_of_twenty_at_once_is_answered(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    answers = await asyncio.gather(*(replies(reply(Said.STOP, reference="SM-many")) for _ in range(20)))
+    answers = await asyncio.gather(*(replies(reply(Keyword.STOP, reference="SM-many")) for _ in range(20)))
     assert sum(one is not None for one in answers) == 1
     assert len(await town.ledger()) == 1
 
@@ -162,8 +165,8 @@ async def test_one_of_twenty_at_once_is_answered(replies, town):
 async def test_help_is_answered_to_somebody_who_has_opted_out_too(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    await replies(reply(Said.STOP))
-    text = await replies(reply(Said.HELP))
+    await replies(reply(Keyword.STOP))
+    text = await replies(reply(Keyword.HELP))
     assert text.startswith("Acme: ")
     assert "help@acme.test" in text
     assert "STOP" in text
@@ -173,14 +176,14 @@ async def test_help_is_answered_to_somebody_who_has_opted_out_too(replies, town)
 async def test_what_the_provider_answers_itself_is_acted_on_in_silence(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    assert await replies(reply(Said.STOP, is_answered=True)) is None
+    assert await replies(reply(Keyword.STOP, is_answered=True)) is None
     assert not await allowed(town, ann)
 
 
 async def test_anything_else_changes_nothing_and_is_not_answered(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
-    assert await replies(reply(Said.NONE, "see you at the bus stop")) is None
+    assert await replies(reply(Keyword.NONE, "see you at the bus stop")) is None
     assert await town.ledger() == []
     assert await blocks(town) == []
 
@@ -191,9 +194,9 @@ async def test_a_number_that_was_hashed_with_an_older_key_is_found(database, tow
     ann = await town.person()
     await town.phone(ann, PHONE, older)
     replies = Replies(database, both, TOPICS, sender="Acme", contact="x", default_locale="en")
-    await replies(reply(Said.STOP))
+    await replies(reply(Keyword.STOP))
     assert not await allowed(town, ann)
-    await replies(reply(Said.START))
+    await replies(reply(Keyword.START))
     assert await blocks(town, hasher=both) == []
 
 
@@ -201,28 +204,28 @@ async def test_somebody_who_was_adopted_is_bound_as_who_they_are_now(replies, to
     ann = await town.person()
     nameless = await town.person(merged_into=ann)
     await town.phone(nameless, PHONE)
-    await replies(reply(Said.STOP))
+    await replies(reply(Keyword.STOP))
     assert not await allowed(town, ann)
 
 
 async def test_the_answer_is_in_the_holders_language_when_they_agree(replies, town):
     await town.phone(await town.person(locale="de-AT"), PHONE)
-    assert "keine SMS mehr" in await replies(reply(Said.STOP))
+    assert "keine SMS mehr" in await replies(reply(Keyword.STOP))
     await town.phone(await town.person(locale="fr"), PHONE)
-    assert "no more text messages" in await replies(reply(Said.STOP))
+    assert "no more text messages" in await replies(reply(Keyword.STOP))
 
 
 async def test_what_came_in_is_forgotten_after_a_week(replies, town, database):
-    await replies(reply(Said.STOP))
+    await replies(reply(Keyword.STOP))
     await town.execute("UPDATE inbound_sms SET received_at = now() - interval '8 days'")
     async with database.connection() as c:
         assert await inbound.forget(c) == 1
 
 
 @pytest.mark.parametrize("language", ANSWERS)
-@pytest.mark.parametrize("said", [Said.STOP, Said.START, Said.HELP])
+@pytest.mark.parametrize("said", [Keyword.STOP, Keyword.START, Keyword.HELP])
 def test_every_answer_names_the_sender_and_the_way_on(language, said):
     text = answer(said, [language], sender="Acme", contact="help@acme.test") or ""
     assert text.startswith("Acme")
-    assert {Said.STOP: "START", Said.START: "STOP", Said.HELP: "help@acme.test"}[said] in text
+    assert {Keyword.STOP: "START", Keyword.START: "STOP", Keyword.HELP: "help@acme.test"}[said] in text
     assert len(text) <= 160

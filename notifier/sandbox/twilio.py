@@ -1,0 +1,294 @@
+"""The stand-in for Twilio's REST API: it speaks the real wire, so that the vendor's SDK runs against it unchanged.
+
+Messages are created, listed and fetched; `callbacks` reports on them, and `phones` answers. Source: the published
+OpenAPI (twilio-oai, `api.v2010`, April 2026) and Twilio's error dictionary, read in November 2026.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from notifier.sandbox.callbacks import Callbacks
+from notifier.sandbox.numbers import Number, Step, number_of
+from notifier.sandbox.phones import Phones, new_sid
+from notifier.sandbox.texts import Text
+from notifier_channels.addresses import InvalidAddress, PhoneNumber
+from notifier_channels.sms.segments import count
+
+PREFIX = "/twilio"
+LONGEST_BODY = 1600
+MOST_ON_A_PAGE = 1000
+MOST_REMEMBERED = 10_000
+
+_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
+_NUMBER = re.compile(r"\+[1-9]\d{1,14}|\d{3,8}")
+_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 +_&-]{1,11}")
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # no underscore
+_MESSAGES = {30003: "Unreachable destination handset", 30005: "Unknown destination handset"}
+
+
+Route: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class ApiError(Exception):
+    """One of Twilio's errors."""
+
+    def __init__(self, status: int, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+    def response(self) -> Response:
+        """As it stands on the wire."""
+        more = f"https://www.twilio.com/docs/errors/{self.code}"
+        body = {"code": self.code, "message": self.message, "more_info": more, "status": self.status}
+        headers = {401: {"WWW-Authenticate": 'Basic realm="Twilio API"'}, 429: {"Retry-After": "1"}}
+        return JSONResponse(body, self.status, headers.get(self.status))
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What opens the account."""
+
+    account_sid: str
+    auth_tokens: tuple[str, ...]
+    api_key: str | None = None  #: `SK...:secret`
+
+    def check(self, request: Request) -> None:
+        """Let in whoever holds a token or the key.
+
+        Raises:
+            ApiError: 20003, or 20404 for another account.
+
+        """
+        given = _basic(request.headers.get("authorization", ""))
+        known = [f"{self.account_sid}:{token}" for token in self.auth_tokens] + [self.api_key or ""]
+        if not any(one and hmac.compare_digest(one.encode(), given) for one in known):
+            raise ApiError(401, 20003, "Authenticate")
+        if request.path_params["account_sid"] != self.account_sid:
+            raise ApiError(404, 20404, "The requested resource was not found")
+
+
+class Api:
+    """The routes, and what they keep."""
+
+    def __init__(self, keys: Keys, phones: Phones, callbacks: Callbacks, *, pace: float = 1.0) -> None:
+        self._keys = keys
+        self._phones = phones
+        self._callbacks = callbacks
+        self._pace = pace
+        self._refused_once: dict[tuple[str, str], None] = {}
+
+    async def create(self, request: Request) -> Response:
+        """Take a message, or refuse it as Twilio would."""
+        self._keys.check(request)
+        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))
+        text = _checked(form)
+        if self._phones.has_stopped(text.ours, text.phone):
+            raise ApiError(400, 21610, "Attempt to send to unsubscribed recipient")
+        number = number_of(text.phone)
+        await asyncio.sleep(number.wait.total_seconds() * self._pace)
+        self._refuse(number, text)
+        self._take(text, number)
+        return JSONResponse(self._shown(text), 201)
+
+    async def fetch(self, request: Request) -> Response:
+        """One message."""
+        self._keys.check(request)
+        text = self._phones.texts.get(request.path_params["sid"])
+        if text is None:
+            raise ApiError(404, 20404, "The requested resource was not found")
+        return JSONResponse(self._shown(text))
+
+    async def list(self, request: Request) -> Response:
+        """A page of messages, newest first."""
+        self._keys.check(request)
+        query = request.query_params
+        size, page = _whole(query.get("PageSize", "50"), 1, MOST_ON_A_PAGE), _whole(query.get("Page", "0"), 0, 10**6)
+        found = [text for text in self._phones.texts if _matches(text, query)]
+        shown = found[page * size : (page + 1) * size]
+        path = f"/2010-04-01/Accounts/{self._keys.account_sid}/Messages.json"
+        rest = {name: value for name, value in query.items() if name not in {"Page", "PageToken"}}
+
+        def uri(number: int) -> str:
+            return f"{path}?{urlencode({**rest, 'PageSize': size, 'Page': number})}"
+
+        return JSONResponse(
+            {
+                "messages": [self._shown(text) for text in shown],
+                "start": page * size,
+                "end": page * size + max(len(shown) - 1, 0),
+                "page": page,
+                "page_size": size,
+                "uri": uri(page),
+                "first_page_uri": uri(0),
+                "next_page_uri": uri(page + 1) if len(found) > (page + 1) * size else None,
+                "previous_page_uri": uri(page - 1) if page else None,
+            }
+        )
+
+    def _refuse(self, number: Number, text: Text) -> None:
+        refusal = number.refusal
+        if refusal is None:
+            return
+        if refusal.only_once:
+            if (text.phone, text.body) in self._refused_once:
+                return
+            if len(self._refused_once) >= MOST_REMEMBERED:
+                self._refused_once.pop(next(iter(self._refused_once)))
+            self._refused_once[text.phone, text.body] = None
+        if refusal.is_taken:
+            self._take(text, number)
+        raise ApiError(refusal.status, refusal.code, refusal.says)
+
+    def _take(self, text: Text, number: Number) -> None:
+        self._phones.texts.keep(text)
+        before = (Step("queued", timedelta(0)),) if text.status == "accepted" else ()
+        self._callbacks.follow(text, (*before, *number.steps))
+
+    def _shown(self, text: Text) -> Mapping[str, Any]:
+        """A message as the API shows it."""
+        is_service, at = text.ours.startswith("MG"), format_datetime(text.at)
+        us = None if is_service and text.status == "accepted" else text.ours
+        uri = f"/2010-04-01/Accounts/{self._keys.account_sid}/Messages/{text.sid}"
+        return {
+            "account_sid": self._keys.account_sid,
+            "api_version": "2010-04-01",
+            "body": text.body,
+            "date_created": at,
+            "date_sent": None if text.status in {"queued", "accepted"} else at,
+            "date_updated": at,
+            "direction": "inbound" if text.is_inbound else "outbound-api",
+            "error_code": text.error_code,
+            "error_message": _MESSAGES.get(text.error_code or 0),
+            "from": text.phone if text.is_inbound else us,
+            "messaging_service_sid": text.ours if is_service else None,
+            "num_media": "0",
+            "num_segments": str(text.segments),
+            "price": None,
+            "price_unit": "USD",
+            "sid": text.sid,
+            "status": text.status,
+            "subresource_uris": {"media": f"{uri}/Media.json"},
+            "to": text.ours if text.is_inbound else text.phone,
+            "uri": f"{uri}.json",
+        }
+
+
+def _answering(route: Route) -> Route:
+    async def answer(request: Request) -> Response:
+        try:
+            return await route(request)
+        except ApiError as error:
+            return error.response()
+
+    return answer
+
+
+def router(api: Api) -> APIRouter:
+    """The API under `/twilio`: `NOTIFIER_TWILIO_API_URL` names the sandbox with that path."""
+    routes = APIRouter(prefix=f"{PREFIX}/2010-04-01/Accounts/{{account_sid}}", include_in_schema=False)
+    routes.add_api_route("/Messages.json", _answering(api.create), methods=["POST"])
+    routes.add_api_route("/Messages.json", _answering(api.list), methods=["GET"])
+    routes.add_api_route("/Messages/{sid}.json", _answering(api.fetch), methods=["GET"])
+    return routes
+
+
+def _checked(form: Mapping[str, str]) -> Text:
+    """The message that is asked for.
+
+    Raises:
+        ApiError: Twilio's own, in the order in which it looks.
+
+    """
+    if not form.get("To"):
+        raise ApiError(400, 21604, "A 'To' phone number is required.")
+    try:
+        phone = PhoneNumber.parse(form["To"]).e164
+    except InvalidAddress:
+        raise ApiError(400, 21211, f"Invalid 'To' Phone Number: {form['To'][:6]}XXXX") from None
+    ours = _sender(form)
+    body = form.get("Body", "")
+    if not body.strip():
+        raise ApiError(400, 21619, "A text message body or media urls must be specified.")
+    if len(body) > LONGEST_BODY:
+        raise ApiError(400, 21617, "The concatenated message body exceeds the 1600 character limit")
+    callback = form.get("StatusCallback") or None
+    if callback is not None and not _is_url(callback):
+        raise ApiError(400, 21609, "The StatusCallback URL is not a valid URL.")
+    if "ValidityPeriod" in form:
+        _whole(form["ValidityPeriod"], 1, 36_000, 90007)
+    status, segments = "accepted" if ours.startswith("MG") else "queued", count(body).segments
+    return Text(new_sid(), datetime.now(UTC), phone, ours, body, segments, status=status, callback_url=callback)
+
+
+def _sender(form: Mapping[str, str]) -> str:
+    service, sender = form.get("MessagingServiceSid", ""), form.get("From", "")
+    if service:
+        if not _SERVICE.fullmatch(service):
+            raise ApiError(400, 21705, "The Messaging Service Sid is invalid.")
+        return service
+    if not sender:
+        raise ApiError(400, 21603, "A 'From' phone number is required.")
+    if not (_NUMBER.fullmatch(sender) or _NAME.fullmatch(sender)) or sender == "+15005550001":
+        raise ApiError(
+            400, 21212, "The 'From' number is not a valid phone number, shortcode, or alphanumeric sender ID."
+        )
+    if sender == "+15005550007":
+        raise ApiError(400, 21606, "The 'From' phone number is not a valid message-capable Twilio phone number.")
+    if sender == "+15005550008":
+        raise ApiError(400, 21611, "This 'From' number has exceeded the maximum number of queued messages.")
+    return sender
+
+
+def _matches(text: Text, query: Mapping[str, str]) -> bool:
+    to, sender = (text.ours, text.phone) if text.is_inbound else (text.phone, text.ours)
+    if query.get("To", to) != to or query.get("From", sender) != sender:
+        return False
+    sent = text.at.date()
+    is_sent = text.status not in {"queued", "accepted"}
+    if "DateSent" in query and not (is_sent and sent == _day(query["DateSent"])):
+        return False
+    if "DateSent<" in query and not (is_sent and sent <= _day(query["DateSent<"])):
+        return False
+    return "DateSent>" not in query or (is_sent and sent >= _day(query["DateSent>"]))
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        raise ApiError(400, 20001, "DateSent is not a valid date") from None
+
+
+def _whole(text: str, least: int, most: int, code: int = 20001) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+        raise ApiError(400, code, f"A parameter must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.netloc) is not None
+
+
+def _basic(header: str) -> bytes:
+    scheme, _, encoded = header.partition(" ")
+    try:
+        return b64decode(encoded, validate=True) if scheme.lower() == "basic" else b""
+    except ValueError:
+        return b""
