@@ -4,9 +4,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from notifier.rendering import Identity, Ingredients, Preview, Previewed, Templates, preview
+from notifier.rendering import (
+    Identity,
+    Ingredients,
+    Preview,
+    PreviewedEmail,
+    PreviewedPush,
+    PreviewedSms,
+    Templates,
+    preview,
+)
 from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import ListHeaders, Mailbox
+from notifier_channels.contract import Channel, ListHeaders, Mailbox
 
 IDENTITY = Identity(
     sender=Mailbox("Lamps & Sons", EmailAddress("hello", "lamps.test")),
@@ -52,6 +61,31 @@ NEWS = {
 """A marketing template; needs LETTER's topics."""
 
 
+EVERYWHERE = LETTER | {
+    "topics.toml": TOPICS.replace(
+        'channels = { email = "opt_out" }',
+        'channels = { email = "opt_out", sms = "opt_out", push = "opt_out" }\n'
+        'route = { mode = "first", order = ["push", "sms"] }',
+    ).replace('{ email = "opt_in" }', '{ email = "opt_in", sms = "opt_in", push = "opt_in" }'),
+    "letter/en/sms.j2": "Hello {{ x }}\n",
+    "letter/en/push.toml": """title = "Letter"
+body = "Hello {{ x }}"
+link = "https://lamps.test/letters/{{ x }}"
+
+[data]
+letter = "{{ x }}"
+""",
+}
+"""LETTER with content for every channel, which its topic goes by."""
+
+WORDS = """[en]
+stop_text = "Reply STOP to opt out"
+[en.why]
+opt_in = "because you wanted it"
+"""
+"""What a text message of NEWS may say, as `_layouts/words.toml`."""
+
+
 def write(directory: Path, files: Mapping[str, str | None]) -> Path:
     """Put files into a folder; None stands for one that is not there."""
     for path, text in files.items():
@@ -66,8 +100,22 @@ def load(directory: Path, files: Mapping[str, str | None]) -> Templates:
     return Templates.load(write(directory, files), IDENTITY, "en")
 
 
-def look(templates: Templates, data: Mapping[str, object], locale: str = "en", timezone: str = "UTC") -> Previewed:
+def read(templates: Templates, data: Mapping[str, object], locale: str = "en") -> PreviewedSms:
+    """Render the letter as a text message."""
+    template = templates.find("letter")
+    assert template is not None
+    return preview(Preview(), template, Channel.SMS, Ingredients(locale, "UTC", data))
+
+
+def glance(templates: Templates, data: Mapping[str, object], locale: str = "en") -> PreviewedPush:
+    """Render the letter as a push."""
+    template = templates.find("letter")
+    assert template is not None
+    return preview(Preview(), template, Channel.PUSH, Ingredients(locale, "UTC", data))
+
+
+def look(templates: Templates, data: Mapping[str, object], locale: str = "en", timezone: str = "UTC") -> PreviewedEmail:
     """Render the letter with this data."""
     template = templates.find("letter")
     assert template is not None
-    return preview(Preview(), template, Ingredients(locale, timezone, data))
+    return preview(Preview(), template, Channel.EMAIL, Ingredients(locale, timezone, data))

@@ -82,7 +82,7 @@ def _links_out(template: Template, locale: str, seen: PreviewedEmail) -> None:
 
 
 def _says_how_to_stop(template: Template, locale: str, seen: PreviewedSms) -> None:
-    """CTIA and Twilio's messaging policy: a text names its sender and says how to stop, which a number alone does not."""
+    """CTIA and Twilio's messaging policy: a text names its sender, which a number does not, and says how to stop."""
     stop_text = template.variant(Channel.SMS, locale).constants.get("stop_text", "")
     if not shows(seen, template.identity.sender.name):
         raise TemplateError(f"{template.key}/{locale}: a marketing text names who sends it; write {{{{ sender }}}}")

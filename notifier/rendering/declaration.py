@@ -24,7 +24,7 @@ class TextRules:
     """What a text message of this template may cost."""
 
     segments: int = 3  #: one that needs more is not sent
-    smart_encoding: bool = True  #: “ ” ’ … and the like become their plain twins, so that they do not double the price
+    smart_encoding: bool = True  #: typographic signs become plain, where they alone would double the price
 
 
 @dataclass(frozen=True, slots=True)

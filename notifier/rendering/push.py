@@ -14,11 +14,13 @@ from notifier.errors import TemplateError
 from notifier.rendering import links
 from notifier.rendering.output import output
 from notifier.rendering.plain import one_line, visible
+from notifier_channels.contract import PushContent
+from notifier_channels.push.payload import MOST_BYTES, payload_bytes
 
 TITLE, BODY, LINK, IMAGE = "title", "body", "link", "image"
 _NEEDED, _OPTIONAL = frozenset({TITLE, BODY}), frozenset({LINK, IMAGE, "data"})
 _DATA_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_FCMS_OWN = re.compile(r"from|message_type|collapse_key|(google|gcm).*")  # what FCM refuses or fills itself
+_TAKEN = re.compile(r"link|from|message_type|collapse_key|(google|gcm).*")  # by the link, and by FCM itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class PreviewedPush:
     link: str | None
     image: str | None
     data: Mapping[str, str]
+    payload: int  #: bytes of what reaches a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,23 @@ class Push:
     def compose(self, values: dict[str, Any]) -> PreviewedPush:
         """Text that is shown as it is, and links that lead where their author meant."""
         said = {key: output(part, values) for key, part in self.parts.items()}
-        return PreviewedPush(
-            self.locale,
+        content = PushContent(
             title=self._shown(TITLE, one_line(said[TITLE])),
             body=self._shown(BODY, visible(said[BODY])),
             link=self._link(LINK, said, web_only=False),
             image=self._link(IMAGE, said, web_only=True),
             data={key.removeprefix("data."): visible(text) for key, text in said.items() if key.startswith("data.")},
+        )
+        return self._measured(content)
+
+    def _measured(self, content: PushContent) -> PreviewedPush:
+        """FCM refuses what is too large, on every attempt: better here, where the template can be named."""
+        size = payload_bytes(content)
+        if size > MOST_BYTES:
+            name = str(self.parts[BODY].name).removesuffix(f" {BODY}")
+            raise TemplateError(f"{name}: takes {size} bytes, a push has {MOST_BYTES}; shorten the body or the data")
+        return PreviewedPush(
+            self.locale, content.title, content.body, content.link, content.image, content.data, payload=size
         )
 
     def _shown(self, key: str, text: str) -> str:
@@ -66,7 +79,7 @@ class Push:
 
 
 def named(path: str, key: str) -> str:
-    """How one string of the file is called where templates are called by their path: `order-shipped/en/push.toml title`."""
+    """What one string of the file is called where templates are called by their path: `x/en/push.toml title`."""
     return f"{path} {key}"
 
 
@@ -90,10 +103,8 @@ def strings(text: str, path: str) -> dict[str, str]:
     if not isinstance(data, Mapping):
         raise TemplateError(f"{path}: data is a table, written [data]")
     for key in data:
-        if not _DATA_KEY.fullmatch(key) or _FCMS_OWN.fullmatch(key):
-            raise TemplateError(
-                f"{path}: data.{key} is no key for data; use letters, digits and _, and none of FCM's own"
-            )
+        if not _DATA_KEY.fullmatch(key) or _TAKEN.fullmatch(key):
+            raise TemplateError(f"{path}: data.{key} is no key for data, or taken already; use letters, digits and _")
     found = table | {f"data.{key}": value for key, value in data.items()}
     for key, value in found.items():
         if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Reads a `route`: what the channels of a topic or a template are to one another. Refuses one that could not be kept."""
+"""Reads a `route`: what the channels of a topic or a template are to one another. What could not be kept is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(table: object, where: str) -> Route:
 
 
 def spoken(route: Route) -> str:
-    """A route in words: `sms, then email after 2m`."""
+    """A route in words: `sms, then after 2m email`."""
     channels = [str(channel) for channel in route.order]
     match route.mode:
         case Mode.ALL:
@@ -42,7 +42,7 @@ def spoken(route: Route) -> str:
         case Mode.FIRST:
             return f"first of {', '.join(channels)}"
         case Mode.THEN:
-            return f"{', then '.join(channels)}, {written(route.after)} each"
+            return f", then after {written(route.after)} ".join(channels)
 
 
 def within(route: Route, channels: frozenset[Channel], where: str) -> None:

@@ -13,6 +13,7 @@ from notifier.rendering.push import PreviewedPush
 from notifier.rendering.render import Previewed
 from notifier.rendering.sms import PreviewedSms
 from notifier.rendering.template import Template
+from notifier_channels.push.payload import MOST_BYTES
 
 
 def summary(template: Template) -> str:
@@ -35,7 +36,7 @@ def shown(seen: Previewed, price: str | None) -> str:
             fields = _fields(seen)
             lines = [f"{name}: {value}" for name, value in fields.items() if isinstance(value, str)]
             lines += [f"data.{key}: {value}" for key, value in seen.data.items()]
-            return "\n".join([f"push {seen.locale}\n", *lines, ""])
+            return "\n".join([f"push {seen.locale}: {seen.payload} of {MOST_BYTES} bytes\n", *lines, ""])
 
 
 def write(seen: Previewed, folder: Path, name: str) -> list[Path]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from notifier.errors import TemplateError
 from notifier.rendering import Templates
-from notifier.rendering.render import MAX_SUBJECT, one_line
+from notifier.rendering.plain import MAX_LINE, one_line
 from tests.folders import LETTER, load, look
 
 PAGE = """<html><head><title>{{ x }}</title></head><body>
@@ -82,7 +82,7 @@ def test_no_data_breaks_the_subject_into_two_lines(page: Templates, text: str) -
     assert subject == subject.strip()
     assert len(subject.splitlines()) == 1
     assert all(character.isprintable() or character > "\x9f" for character in subject)
-    assert len(subject) <= MAX_SUBJECT
+    assert len(subject) <= MAX_LINE
 
 
 @pytest.mark.parametrize(

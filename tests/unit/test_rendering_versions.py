@@ -17,8 +17,8 @@ from notifier.domain.consent import Decision, Permit, Rule
 from notifier.errors import TemplateError
 from notifier.rendering import Ingredients, Preview, Templates, preview, render
 from notifier.rendering.folder import content_hash
-from notifier_channels.contract import Channel
-from tests.folders import IDENTITY, LETTER, NEWS, TOPICS, UNSUBSCRIBE, load, look
+from notifier_channels.contract import Channel, PushContent, SmsContent
+from tests.folders import EVERYWHERE, IDENTITY, LETTER, NEWS, TOPICS, UNSUBSCRIBE, load, look
 
 PERMIT = Permit(UUID(int=1), Decision(Rule.GRANTED, datetime(2026, 1, 1, tzinfo=UTC)))
 ROOT = Path(notifier.__file__).parents[1]
@@ -85,9 +85,40 @@ def test_a_pinned_version_renders_its_own_words_though_files_layout_and_topic_ar
     assert pinned.hash == old.hash
     assert pinned.topic == old.topic
     assert pinned.expires_after == old.expires_after
-    assert preview(Preview(), pinned, Ingredients("en", "UTC", {"x": "a"})).html == "<p>a</p>"
+    assert preview(Preview(), pinned, Channel.EMAIL, Ingredients("en", "UTC", {"x": "a"})).html == "<p>a</p>"
     assert now.pinned("letter", stored) is pinned
     assert now.version(old.hash) is pinned
+
+
+@pytest.mark.parametrize("path", ["letter/en/sms.j2", "letter/en/push.toml", "topics.toml", "letter/template.toml"])
+def test_texts_pushes_and_routes_take_part_in_the_version(tmp_path: Path, path: str) -> None:
+    changes = {
+        "letter/en/sms.j2": "Hi {{ x }}",
+        "letter/en/push.toml": EVERYWHERE["letter/en/push.toml"].replace("Letter", "Post"),
+        "topics.toml": EVERYWHERE["topics.toml"].replace('order = ["push", "sms"]', 'order = ["sms", "push"]'),
+        "letter/template.toml": LETTER["letter/template.toml"] + "sms = { segments = 2 }\n",
+    }
+    one = load(tmp_path / "one", EVERYWHERE).find("letter")
+    other = load(tmp_path / "other", EVERYWHERE | {path: changes[path]}).find("letter")
+    assert one is not None
+    assert other is not None
+    assert EVERYWHERE[path] != changes[path]
+    assert one.hash != other.hash
+
+
+def test_a_pinned_version_keeps_its_text_its_push_and_its_route(tmp_path: Path) -> None:
+    old = load(tmp_path / "old", EVERYWHERE).find("letter")
+    assert old is not None
+    now = load(tmp_path / "now", LETTER | {"topics.toml": TOPICS})
+    pinned = now.pinned("letter", dict(old.sources))
+    ingredients = Ingredients("en", "UTC", {"x": "a"})
+    assert pinned.channels == {Channel.EMAIL, Channel.SMS, Channel.PUSH}
+    assert pinned.route == old.route
+    assert pinned.route.order == (Channel.PUSH, Channel.SMS)
+    assert render(PERMIT, pinned, Channel.SMS, ingredients) == SmsContent("Hello a")
+    assert render(PERMIT, pinned, Channel.PUSH, ingredients) == PushContent(
+        "Letter", "Hello a", "https://lamps.test/letters/a", data={"letter": "a"}, is_urgent=True
+    )
 
 
 def test_the_current_version_is_not_compiled_again(tmp_path: Path) -> None:
@@ -144,25 +175,35 @@ def test_only_the_consent_rule_makes_a_permit() -> None:
     assert makers == {"domain/consent.py"}
 
 
-CONTENTS = "EmailContent | SmsContent | PushContent"
 WRONG = """
 from notifier.domain.consent import Permit, Refusal
-from notifier.rendering import Ingredients, Preview, Previewed, Template, preview, render
-from notifier_channels.contract import Channel, Content
+from notifier.rendering import Ingredients, Preview, Template, preview, render
+from notifier_channels.contract import Channel, Content, EmailContent, PushContent, SmsContent
 
-def send(content: Content) -> None: ...
+def mail(content: EmailContent) -> None: ...
+def text(content: SmsContent) -> None: ...
+def push(content: PushContent) -> None: ...
+def any_of_them(content: Content) -> None: ...
 
-def right(permit: Permit, template: Template, with_: Ingredients) -> None:
-    send(render(permit, template, Channel.EMAIL, with_))
+def right(permit: Permit, template: Template, channel: Channel, with_: Ingredients) -> None:
+    mail(render(permit, template, Channel.EMAIL, with_))
+    text(render(permit, template, Channel.SMS, with_))
+    push(render(permit, template, Channel.PUSH, with_))
+    any_of_them(render(permit, template, channel, with_))
 
-def previewed(template: Template, with_: Ingredients) -> None:
-    send(preview(Preview(), template, with_))
+def previewed(template: Template, channel: Channel, with_: Ingredients) -> None:
+    mail(preview(Preview(), template, Channel.EMAIL, with_))
+    text(preview(Preview(), template, Channel.SMS, with_))
+    push(preview(Preview(), template, Channel.PUSH, with_))
+    any_of_them(preview(Preview(), template, channel, with_))
 
-def previewing(template: Template, with_: Ingredients) -> None:
-    send(render(Preview(), template, Channel.EMAIL, with_))
+def crossed(permit: Permit, template: Template, with_: Ingredients) -> None:
+    mail(render(permit, template, Channel.SMS, with_))
 
-def refused(refusal: Refusal, template: Template, with_: Ingredients) -> None:
-    send(render(refusal, template, Channel.EMAIL, with_))
+def not_permitted(refusal: Refusal, template: Template, channel: Channel, with_: Ingredients) -> None:
+    render(Preview(), template, channel, with_)
+    render(refusal, template, channel, with_)
+    render(refusal, template, Channel.SMS, with_)
 """
 
 
@@ -171,10 +212,21 @@ def test_the_type_checker_stops_what_was_not_permitted(tmp_path: Path) -> None:
     mypy = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path)]
     done = subprocess.run([*mypy, str(tmp_path / "wrong.py")], cwd=ROOT, capture_output=True, text=True, check=False)
     found = [line.split(": ", 1)[1].split("  [")[0] for line in done.stdout.splitlines() if "wrong.py" in line]
-    assert found == [
-        f'error: Argument 1 to "send" has incompatible type "Previewed"; expected "{CONTENTS}"',
-        'error: Argument 1 to "render" has incompatible type "Preview"; expected "Permit"',
-        'error: Argument 1 to "render" has incompatible type "Refusal"; expected "Permit"',
+    unusable = 'error: Argument 1 to "{}" has incompatible type "{}"; expected "{}"'
+    errors = [line for line in found if line.startswith("error: ")]
+    assert errors == [
+        unusable.format("mail", "PreviewedEmail", "EmailContent"),
+        unusable.format("text", "PreviewedSms", "SmsContent"),
+        unusable.format("push", "PreviewedPush", "PushContent"),
+        unusable.format(
+            "any_of_them",
+            "PreviewedEmail | PreviewedSms | PreviewedPush",
+            "EmailContent | SmsContent | PushContent",
+        ),
+        unusable.format("mail", "SmsContent", "EmailContent"),
+        'error: No overload variant of "render" matches argument types "Preview", "Template", "Channel", "Ingredients"',
+        'error: No overload variant of "render" matches argument types "Refusal", "Template", "Channel", "Ingredients"',
+        'error: No overload variant of "render" matches argument types "Refusal", "Template", "Channel", "Ingredients"',
     ], done.stdout + done.stderr
 
 
