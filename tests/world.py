@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
+from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Hold
@@ -24,8 +26,18 @@ from notifier.store import messages, recipients, templates, workers
 from notifier.store.consent import NewEvent, record
 from notifier.store.database import Connection, Database, rows
 from notifier.store.messages import Claimed, NewMessage
-from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Channel, EmailContent, Mailbox, MessageId, Outcome, Outgoing, Receipt, Witness
+from notifier_channels.addresses import Device, DeviceKind, EmailAddress, PhoneNumber
+from notifier_channels.contract import (
+    Address,
+    Channel,
+    EmailContent,
+    Mailbox,
+    MessageId,
+    Outcome,
+    Outgoing,
+    Receipt,
+    Witness,
+)
 
 KEYS = {"k1": b"a key for tests, of thirty-two bytes"}
 IDENTITY = Identity(
@@ -37,6 +49,7 @@ MARKETING = "product-news"
 TEMPLATES = Path(__file__).parent / "templates"
 
 _ids = Ids()
+_numbers = itertools.count(1)
 _loaded: list[Templates] = []
 
 
@@ -91,6 +104,31 @@ class World:
             await c.execute("ANALYZE recipients, addresses")
         return ids
 
+    async def phones(self, people: Sequence[UUID]) -> list[UUID]:
+        """A phone number for each; the ids of the address rows."""
+        numbers = [PhoneNumber(f"+49301{next(_numbers):06}") for _ in people]
+        return await self._addresses(people, Channel.SMS, numbers)
+
+    async def devices(self, people: Sequence[UUID], each: int = 1) -> list[UUID]:
+        """So many devices for each; the ids of the address rows."""
+        owners = [person for person in people for _ in range(each)]
+        held = [Device(DeviceKind.FID, f"device-{next(_numbers):015}") for _ in owners]
+        ids = await self._addresses(owners, Channel.PUSH, held)
+        insert = "INSERT INTO devices (address_id, kind, platform) SELECT id, 'fid', 'web' FROM unnest(%s::uuid[]) id"
+        await self.execute(insert, ids)
+        return ids
+
+    async def _addresses(self, people: Sequence[UUID], channel: Channel, addresses: Sequence[Address]) -> list[UUID]:
+        ids = [new_id() for _ in people]
+        digests = [self.hasher.current(address).digest for address in addresses]
+        await self.execute(
+            "INSERT INTO addresses (id, recipient_id, channel, address, address_hash, hash_key)"
+            " SELECT id, person, %s, address, digest, 'k1'"
+            " FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::bytea[]) AS a (id, person, address, digest)",
+            channel, ids, list(people), [str(address) for address in addresses], digests,
+        )  # fmt: skip
+        return ids
+
     async def queue(
         self,
         people: Sequence[UUID],
@@ -139,18 +177,33 @@ class World:
 
         return await self.database.transact(work)
 
+    async def withdraw_and_cancel(self, people: Sequence[UUID], scope: str, channel: str) -> None:
+        """The same as every door does it: with what is queued."""
+        said = [Withdrawal(person, scope, channel, "api") for person in people]
+
+        async def work(c: Connection) -> None:
+            await recipients.lock(c, people)
+            await withdraw(c, said, self.templates.topics)
+
+        await self.database.transact(work)
+
     @asynccontextmanager
     async def worker(
-        self, provider: Scripted, lane: Lane = Lane.TRANSACTIONAL, **changes: object
+        self,
+        provider: Scripted | Mapping[Channel, Scripted],
+        lane: Lane = Lane.TRANSACTIONAL,
+        **changes: object,
     ) -> AsyncIterator[Deliver]:
-        """A worker's hands in this process: a lock, a journal, and `deliver` over the provider given."""
+        """A worker's hands in this process: a lock, a journal, and `deliver` over the provider given, or several."""
         import psycopg
+
+        providers = provider if isinstance(provider, Mapping) else {Channel.EMAIL: provider}
 
         async with await psycopg.AsyncConnection.connect(self.database.url, autocommit=True) as lock:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
             settings: dict[str, object] = {
                 "database": self.database, "templates": self.templates, "shelf": Shelf(self.templates),
-                "providers": {Channel.EMAIL: provider}, "turns": Turns([Channel.EMAIL], 4),
+                "providers": providers, "turns": Turns(providers, 4),
                 "consequences": self.consequences, "hasher": self.hasher, "links": self.links,
                 "journal": Journal(entered.journal), "hold": Hold(), "lane": lane, "worker": entered.id,
                 "batch_size": 500, "send_timeout": timedelta(seconds=30), "default_locale": "en",

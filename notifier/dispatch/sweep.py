@@ -113,13 +113,15 @@ class Sweep:
             await write(c, [settled(row, retry.in_doubt(tried(row), now)) for row in attempted])
         else:
             return False  # it may be alive and claim, or its machine may come back: it is looked at again
-        await messages.wake_followers(c, [row["id"] for row in left if row["is_followed"]])
+        await messages.wake_followers(c, [row["id"] for row in attempted if row["is_followed"]])
         await workers.end(c, worker.id)
         return True
 
     async def _requeue_unattempted(self, c: Connection, rows: Sequence[Row]) -> None:
         """No intent, no byte: back to the queue at once, or set aside after too many dead workers."""
-        await orphans.poison(c, [row["id"] for row in rows if row["claims"] >= MAX_CLAIMS])
+        poison = [row for row in rows if row["claims"] >= MAX_CLAIMS]
+        await orphans.poison(c, [row["id"] for row in poison])
+        await messages.wake_followers(c, [row["id"] for row in poison if row["is_followed"]])
         await orphans.requeue(c, {row["id"]: row["claims"] for row in rows if row["claims"] < MAX_CLAIMS})
 
     async def _settle_by_journal(

@@ -150,10 +150,12 @@ _RULES = {
     Rule.ADDRESS_REMOVED: "The person no longer has the address that it was for.",
     Rule.EXPIRED: "It was of use until {expires} only.",
     Rule.SNOOZED: "The person had asked to be left in peace for a while.",
+    Rule.REACHED_OTHERWISE: "It was not needed any more: the person was reached {by}.",
+    Rule.WAITS_FOR_CHANNEL: "It waits for what becomes of the one {by}.",
 }
 
 _BLOCKS = {
-    "hard_bounce": "the mail server said that there is no such mailbox",
+    "hard_bounce": "the provider said that nobody is there",
     "complaint": "its reader called a message spam, so it gets no marketing",
     "stop": "its owner answered STOP",
     "dead_device": "the app was removed from the device",
@@ -170,7 +172,7 @@ _SOURCES = {
     "sms_keyword": "by text message",
     "mailto": "by a mail to the unsubscribe address",
     "complaint": "by calling a message spam",
-    "provider": "at their mail provider",
+    "provider": "at the provider",
     "double_opt_in": "by confirming the subscription",
     "admin": "through an operator",
 }
@@ -179,8 +181,9 @@ _REASONS = {  # by the first word of a message's reason; what is not here is sai
     "unavailable": "The provider could not take it just then; it is tried again.",
     "rate_limited": "The provider asked us to slow down; it is tried again.",
     "misconfigured": "The provider does not accept our own setup. An operator must mend it; nothing is lost.",
+    "opted_out_at_provider": "The person had said no to the provider itself, which counts as said to us.",
     "rejected": "The provider refused this message for good.",
-    "bad_address": "The mail server said that there is no such mailbox.",
+    "bad_address": "The provider said that nobody is there.",
     "gave_up": "The provider could not take it, however often it was tried.",
     "in_doubt": "Nobody can say whether the provider took it.",
     "worker_died": "A worker ended with it in hand, and nothing had left; it is tried again.",
@@ -202,6 +205,7 @@ _TRIES = {
 }
 
 _REPORTS = {
+    "sent": "taken, and perhaps handed on",
     "delivered": "delivered",
     "deferred": "not delivered yet, still trying",
     "bounced": "came back",
@@ -235,6 +239,7 @@ def _rule(story: Story) -> str:
     values = {
         "topic": story.topic,
         "what": f"{_what(scope)} {_BY.get(channel, channel)}",
+        "by": _BY.get(detail, detail),
         "block": _BLOCKS.get(detail, detail),
         "expires": instant(story.expires_at),
     }

@@ -109,7 +109,7 @@ async def test_a_suppressed_address_is_explained_with_its_evidence_and_its_past(
     [message] = await world.queue([person], MANDATORY)
     await deliver(world, Lane.TRANSACTIONAL)
     said = await explained(world, message)
-    assert "The address must not be used: the mail server said that there is no such mailbox." in said.why[0]
+    assert "The address must not be used: the provider said that nobody is there." in said.why[0]
     past, present = said.consent
     assert past.text.endswith(f"it exists again. [{past.text.rpartition('[')[2]}")
     assert "lifted on" in past.text
@@ -123,7 +123,7 @@ async def test_a_suppressed_address_is_explained_with_its_evidence_and_its_past(
         (
             BadAddress("550 5.1.1"),
             "It could not be sent.",
-            "The mail server said that there is no such mailbox. (550 5.1.1)",
+            "The provider said that nobody is there. (550 5.1.1)",
         ),
         (
             Unavailable("451 4.7.1"),
@@ -165,5 +165,6 @@ async def test_the_command_tells_a_notifications_messages_and_refuses_an_unknown
 def test_every_state_rule_and_reason_has_words():
     assert set(explanation._STATES) == set(State)
     assert set(explanation._RULES) == set(Rule)
+    assert set(explanation._REPORTS) == {str(kind) for kind in EventKind}
     assert set(explanation._BLOCKS) == {str(reason) for reason in SuppressionReason}
     assert explanation.instant(datetime(2026, 3, 1, 1, tzinfo=UTC) + timedelta(0)) == "1 March 2026, 01:00:00 UTC"
