@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -136,14 +136,23 @@ class World:
         *,
         expires: timedelta = timedelta(hours=1),
         due: float = 0,
+        by: Channel = Channel.EMAIL,
+        to: Sequence[UUID] = (),
     ) -> list[UUID]:
-        """One message of a template to each, due `due` seconds from now; its data is the template's sample."""
+        """One message of a template to each, due `due` seconds from now; its data is the template's sample.
+
+        `to`: the rows of their addresses, as `phones` and `devices` give them; those of `people` need no naming.
+        """
         template = self.templates.find(key)
         assert template is not None
         now = datetime.now(UTC)
         async with self.database.connection() as c, c.transaction():
             number = await templates.register(c, template)
-            new = [self._message(person, template, number, now, expires, due) for person in people]
+            whom = zip(people, to or people, strict=True)
+            new = [
+                replace(self._message(person, template, number, now, expires, due), channel=by, address_id=address)
+                for person, address in whom
+            ]
             await self._notifications(c, template, number, new)
             await messages.insert(c, new)
         return [one.id for one in new]
