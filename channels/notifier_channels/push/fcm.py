@@ -151,7 +151,7 @@ class FcmProvider:
         outcomes: list[tuple[MessageId, Outcome]] = []
         for (message, _), heard in zip(allowed, call, strict=True):
             outcome = self._blame.judge(heard.outcome)
-            if heard.was_answered:
+            if heard.is_known:
                 witness.answered(message, outcome)
             if heard.hold is not None:
                 self._hold.begin(outcome, heard.hold)

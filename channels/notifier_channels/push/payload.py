@@ -104,7 +104,7 @@ def _apns_payload(content: PushContent) -> messaging.APNSPayload:
 
 def _shown(content: PushContent) -> str:
     notification = {"title": content.title, "body": content.body, "tag": _TAG}
-    if content.image:
+    if content.image is not None:
         notification["image"] = content.image
     whole: dict[str, object] = {"notification": notification, "data": _data(content)}
     if _opens_by_itself(content.link):

@@ -47,7 +47,7 @@ class Heard:
     """What came of one message on the wire."""
 
     outcome: Outcome
-    was_answered: bool  #: False: lost, so that nobody knows what FCM said
+    is_known: bool  #: False: the answer was lost, and nobody knows what it said
     hold: timedelta | None = None  #: FCM wants to hear nothing for so long, of no message
 
 
@@ -91,20 +91,21 @@ class Wire:
         try:
             batch = await messaging.send_each_async(messages, app=self._app)
         except exceptions.FirebaseError as error:  # not one answer, but the SDK itself: what has left is not known
-            return [Heard(Ambiguous("sdk", type(error.cause).__name__), was_answered=False)] * len(messages)
+            return [Heard(Ambiguous("sdk", type(error.cause).__name__), is_known=False)] * len(messages)
         return [self._heard(response) for response in batch.responses]
 
     def _heard(self, response: messaging.SendResponse) -> Heard:
         if response.success:
-            return Heard(Receipt(response.message_id, "200"), was_answered=True)
+            return Heard(Receipt(response.message_id, "200"), is_known=True)
         cause = response.exception.cause
         if not isinstance(cause, Refused):
-            return Heard(errors.lost(cause), was_answered=False)
+            outcome = errors.lost(cause)
+            return Heard(outcome, is_known=not isinstance(outcome, Ambiguous))
         outcome = errors.outcome(cause.answer)
         if isinstance(outcome, Misconfigured) and cause.answer.status == 401:
             self.token.distrust()
         holds = cause.answer.status == 429 or cause.answer.status >= 500
-        return Heard(outcome, was_answered=True, hold=cause.answer.retry_after if holds else None)
+        return Heard(outcome, is_known=True, hold=cause.answer.retry_after if holds else None)
 
 
 class Refused(httpx.HTTPError):

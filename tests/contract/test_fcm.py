@@ -1,0 +1,494 @@
+"""Push through Google's SDK against the stand-in for FCM on a real socket, with faults at every point of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+import httpx
+import pytest
+
+from notifier.sandbox.fcm_account import Account, write_service_account
+from notifier_channels.addresses import DeviceKind
+from notifier_channels.contract import (
+    Ambiguous,
+    BadAddress,
+    Misconfigured,
+    Outcome,
+    Outgoing,
+    PushContent,
+    RateLimited,
+    Receipt,
+    Rejected,
+    Unavailable,
+    Withheld,
+)
+from notifier_channels.push import wire
+from notifier_channels.push.fcm import CannotUseFcm, FcmProvider
+from tests.contract import test_providers as suite
+from tests.servers.discovery import violations
+from tests.servers.fcm import Far, Fault, error, push
+from tests.servers.outgoing import Notebook, sent
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = 7
+LOST = Fault("doubt", then="reset", taken=True)
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its key is made once: that takes a while."""
+    return tmp_path_factory.mktemp("firebase") / "account.json"
+
+
+@asynccontextmanager
+async def fcm(
+    account: Path, *faults: Fault, at_once: int = AT_ONCE, patience: float = 10, **options
+) -> AsyncIterator[tuple[FcmProvider, Far]]:
+    async with Far(account, faults, **options).open() as far:
+        provider = FcmProvider.from_file(account, at_once=at_once, api_url=far.url, timeout=patience)
+        try:
+            yield provider, far
+        finally:
+            await provider.close()
+        assert not [wrong for request in far.requests for wrong in violations(request, "SendMessageRequest")]
+        assert not [wrong for answer in far.answers if "name" in answer for wrong in violations(answer, "Message")]
+
+
+def accepted(far: Far) -> Counter[UUID]:
+    return Counter(UUID(hex=push.tag) for push in far.pushes)
+
+
+def kinds(batch: list[Outgoing[PushContent]], outcomes: dict[UUID, Outcome]) -> list[type[Outcome]]:
+    return [type(outcomes[outgoing.id]) for outgoing in batch]
+
+
+# The suite of all providers -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FcmFar(suite.Far):
+    """Of `connections` it has, as far as doubt goes, as many as one call carries."""
+
+    far: Far
+
+    answers: ClassVar = {
+        "unregistered-": BadAddress,
+        "bad-token-": BadAddress,
+        "other-project-": Rejected,
+        "apns-key-": Unavailable,
+        "internal-": Unavailable,
+        "quota-": RateLimited,
+        "doubt": Ambiguous,
+    }
+    secrets = ("unregistered-", "bad-token-", "other-project-", "doubt0", "quota-0", "000000")
+
+    def batch_of(self, *names: str) -> list[Outgoing[PushContent]]:
+        return [push(name) for name in names]
+
+    def name_of(self, outgoing: Outgoing[PushContent]) -> str:
+        return outgoing.to.value.rstrip("0")
+
+    def accepted(self) -> Counter[UUID]:
+        return accepted(self.far)
+
+    def seen(self) -> bytes:
+        return bytes(self.far.seen)
+
+
+class TestFcm(suite.ProviderContract):
+    @pytest.fixture
+    async def far(self, account: Path) -> AsyncIterator[suite.Far]:
+        async with fcm(account, LOST) as (provider, far):
+            yield FcmFar(provider, AT_ONCE, far)
+
+
+# Faults at every point of the wire ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault("ill", then="reset"), Ambiguous("closed", "ReadError")),
+        (Fault("ill", then="reset", taken=True), Ambiguous("closed", "ReadError")),
+        (Fault("ill", then="cut", taken=True), Ambiguous("closed", "RemoteProtocolError")),
+        (Fault("ill", 200, b"nonsense", taken=True), Ambiguous("200", "the answer could not be read")),
+        (Fault("ill", 200, b'{"name": ""}', taken=True), Ambiguous("200", "the answer could not be read")),
+        (Fault("ill", 200, b"\xff[", taken=True), Ambiguous("200", "the answer could not be read")),
+        (Fault("ill", 200, b"[" * 100_000, taken=True), Ambiguous("200", "the answer could not be read")),
+        (Fault("ill", 429, error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")), RateLimited),
+        (Fault("ill", 429, b"slow down"), RateLimited),
+        (Fault("ill", 500, error(500, "INTERNAL", "INTERNAL")), Unavailable("INTERNAL", "FCM failed")),
+        (Fault("ill", 503, error(503, "UNAVAILABLE")), Unavailable("UNAVAILABLE", "FCM is overloaded")),
+        (Fault("ill", 500, b"<html>"), Ambiguous),
+        (Fault("ill", 502, b"<html>"), Ambiguous),
+        (Fault("ill", 503), Ambiguous),
+        (Fault("ill", 503, b'{"error": "no object"}'), Ambiguous),
+        (Fault("ill", 504, error(504, "DEADLINE_EXCEEDED"), taken=True), Ambiguous),
+        (Fault("ill", 400, b'{"error": {"details": ["no object"]}}'), Rejected),
+        (Fault("ill", 400, b"\xff\xfe"), Rejected),
+        (Fault("ill", 401, error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR")), Unavailable),
+        (Fault("ill", 403, error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH")), Rejected),
+        (Fault("ill", 404, error(404, "NOT_FOUND", "UNREGISTERED")), BadAddress),
+        (Fault("ill", 404, error(404, "NOT_FOUND")), Misconfigured),
+        (Fault("ill", 302, headers=(("Location", "http://127.0.0.1:9/"),)), Misconfigured),
+    ],
+    ids=lambda value: f"{value.status} {value.then} {value.body[:12]}" if isinstance(value, Fault) else None,
+)
+async def test_one_fault_befalls_one_message(account: Path, fault: Fault, expected: Outcome | type[Outcome]):
+    async with fcm(account, fault) as (provider, far):
+        batch, witness = [push(name) for name in ("ann", "ann", "ill", "ann", "ann")], Notebook()
+        outcomes = await sent(provider, batch, witness)
+    kind = expected if isinstance(expected, type) else type(expected)
+    assert kinds(batch, outcomes) == [Receipt, Receipt, kind, Receipt, Receipt]
+    assert isinstance(expected, type) or outcomes[batch[2].id] == expected
+    assert accepted(far) == Counter(one.id for one in batch if one is not batch[2] or fault.taken)
+    assert far.hits == {fault: 1}, "the SDK repeats nothing by itself"
+    assert witness.in_doubt == ({batch[2].id} if fault.then != "answer" else set())
+
+
+async def test_a_server_that_does_not_answer_leaves_its_message_in_doubt(account: Path):
+    async with fcm(account, Fault("ill", then="hang"), patience=0.2) as (provider, _):
+        batch, witness = [push("ann"), push("ill")], Notebook()
+        outcomes = await sent(provider, batch, witness)
+    assert outcomes[batch[1].id] == Ambiguous("timeout", "ReadTimeout")
+    assert witness.in_doubt == {batch[1].id}
+
+
+async def test_where_nobody_listens_everything_is_away_and_nobody_in_doubt(account: Path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        async with fcm(account) as (provider, _):
+            provider._wire._app._services["_messaging"]._fcm_url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+            witness = Notebook()
+            outcomes = await sent(provider, [push() for _ in range(AT_ONCE * 3)], witness)
+    assert set(outcomes.values()) == {Unavailable("unreachable", "ConnectError", is_away=True)}
+    assert len(witness.allowed) == AT_ONCE, "the rest was not tried"
+    assert not witness.in_doubt
+
+
+async def test_a_fault_of_ours_stops_the_batch(account: Path):
+    async with fcm(account, Fault("", 403, error(403, "PERMISSION_DENIED"))) as (provider, far):
+        batch, witness = [push() for _ in range(AT_ONCE * 3)], Notebook()
+        outcomes = await sent(provider, batch, witness)
+    assert {type(outcome) for outcome in outcomes.values()} == {Misconfigured}
+    assert len(far.requests) == len(witness.allowed) == AT_ONCE
+
+
+async def test_devices_of_another_project_are_our_fault_when_nothing_else_is_taken_between(account: Path):
+    async with fcm(account) as (provider, far):
+        mixed = await sent(provider, [push(name) for name in ("other-project-", "ann") * 8], Notebook())
+        assert {type(outcome) for outcome in mixed.values()} == {Rejected, Receipt}
+        batch = [push("other-project-") for _ in range(AT_ONCE * 3)]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [Rejected] * 5 + [Misconfigured] * (len(batch) - 5)
+    assert len(far.requests) < 16 + len(batch)
+
+
+# Waiting --------------------------------------------------------------------------------------------------------------
+
+
+async def test_retry_after_holds_for_everything_that_this_process_sends(account: Path):
+    async with fcm(account) as (provider, _):
+        first = [push("ann"), push("slow-down-")]
+        outcomes = await sent(provider, first, Notebook())
+        assert kinds(first, outcomes) == [Receipt, RateLimited]
+        assert outcomes[first[1].id].retry_after == timedelta(seconds=5)
+        witness, later = Notebook(), [push(), push()]
+        held = await sent(provider, later, witness)
+        assert {type(outcome) for outcome in held.values()} == {RateLimited}
+        assert all(timedelta(0) < outcome.retry_after <= timedelta(seconds=5) for outcome in held.values())
+        assert not witness.lines
+        provider._hold._until = 0.0  # the time has passed
+        assert kinds(later, await sent(provider, later, witness)) == [Receipt, Receipt]
+
+
+async def test_retry_after_of_an_overloaded_server_holds_as_well(account: Path):
+    fault = Fault("ill", 503, error(503, "UNAVAILABLE", "UNAVAILABLE"), (("Retry-After", "120"),))
+    async with fcm(account, fault) as (provider, _):
+        ill, after = push("ill"), push()
+        assert isinstance((await sent(provider, [ill], Notebook()))[ill.id], Unavailable)
+        held = (await sent(provider, [after], Notebook()))[after.id]
+    assert isinstance(held, RateLimited)
+    assert held.code == "UNAVAILABLE"
+    assert held.retry_after > timedelta(seconds=60)
+
+
+async def test_a_batch_under_way_stops_when_it_is_told_to_wait(account: Path):
+    async with fcm(account, at_once=2) as (provider, far):
+        batch = [push("slow-down-"), *(push() for _ in range(9))]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [RateLimited, Receipt, *[RateLimited] * 8]
+    assert len(far.requests) == 2
+
+
+async def test_without_retry_after_only_that_device_waits(account: Path):
+    async with fcm(account, at_once=1) as (provider, _):
+        batch = [push("quota-"), push("ann")]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [RateLimited, Receipt]
+    assert outcomes[batch[0].id].retry_after == timedelta(minutes=1)
+
+
+# The token ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_slow_token_endpoint_does_not_stop_the_loop(account: Path):
+    async with fcm(account, token_gate=asyncio.Event()) as (provider, far):
+        batches = [[push()] for _ in range(5)]
+        sending = [asyncio.create_task(sent(provider, batch, Notebook())) for batch in batches]
+        while not far.tokens:
+            await asyncio.sleep(0.001)  # the endpoint lives in this loop: if it stood still, nobody could ask it
+        assert not far.requests
+        far.token_gate.set()
+        outcomes = await asyncio.gather(*sending)
+    assert {type(outcome) for each in outcomes for outcome in each.values()} == {Receipt}
+    assert far.tokens == 1, "one for all who wait"
+
+
+async def test_an_ageing_token_is_used_while_its_successor_is_fetched(account: Path):
+    async with fcm(account) as (provider, far):
+        await sent(provider, [push()], Notebook())
+        far.token_gate = asyncio.Event()
+        credential = provider._wire.token._credential
+        credential.expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(minutes=2)
+        for _ in range(3):
+            assert {type(one) for one in (await sent(provider, [push()], Notebook())).values()} == {Receipt}
+        while far.tokens < 2:
+            await asyncio.sleep(0.001)
+        far.token_gate.set()
+        await asyncio.gather(*provider._wire.token.under_way())
+        assert credential.token_state.name == "FRESH"
+    assert far.tokens == 2
+
+
+async def test_the_sdk_never_fetches_a_token_in_the_loop(account: Path, monkeypatch: pytest.MonkeyPatch):
+    threads = []
+    refresh = wire.AccessToken._refresh
+
+    def watched(self: wire.AccessToken) -> None:
+        threads.append(threading.current_thread())
+        refresh(self)
+
+    monkeypatch.setattr(wire.AccessToken, "_refresh", watched)
+    own_way = "google.oauth2.service_account.Credentials.before_request"
+    monkeypatch.setattr(own_way, lambda *_: threads.append(threading.main_thread()))
+    async with fcm(account, lifetime=1) as (provider, far):
+        batch = [push("apns-key-"), push()]
+        for _ in range(3):
+            assert kinds(batch, await sent(provider, batch, Notebook())) == [Unavailable, Receipt]
+            provider._wire.token.distrust()
+    assert far.tokens == len(threads) >= 3
+    assert threading.main_thread() not in threads
+
+
+async def test_a_token_that_fcm_does_not_take_is_not_used_again(account: Path):
+    fault = Fault("ill", 401, error(401, "UNAUTHENTICATED"), times=1)
+    async with fcm(account, fault) as (provider, far):
+        ill = push("ill")
+        assert isinstance((await sent(provider, [ill], Notebook()))[ill.id], Misconfigured)
+        assert isinstance((await sent(provider, [ill], Notebook()))[ill.id], Receipt)
+    assert far.tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}', Misconfigured),
+        (b'{"error": "internal_failure"}', Unavailable),
+        (b"nonsense", Misconfigured),
+    ],
+)
+async def test_without_a_token_nothing_is_sent(account: Path, answer: bytes, expected, monkeypatch):
+    monkeypatch.setattr("google.auth._exponential_backoff.time.sleep", lambda _: None)
+    async with fcm(account, refuses_tokens=answer) as (provider, far):
+        witness = Notebook()
+        outcomes = await sent(provider, [push(), push()], witness)
+    assert {type(outcome) for outcome in outcomes.values()} == {expected}
+    assert not witness.lines
+    assert not far.requests
+
+
+# What the SDK must not do, and what it is given -----------------------------------------------------------------------
+
+
+async def test_the_names_inside_of_the_sdk_are_those_that_are_used(account: Path):
+    async with fcm(account) as (provider, far):
+        service = provider._wire._app._services["_messaging"]
+        client = service._async_client
+        assert service._fcm_url == f"{far.url}/v1/projects/notifier-sandbox/messages:send"
+        assert {transport._retry.retries_left for transport in client._mounts.values()} == {0}
+        assert not [transport for transport in client._mounts.values() if transport._retry.status_forcelist]
+        assert client.async_client.auth is provider._wire.token
+        assert client.timeout == 10
+        assert client._mounts.keys() == {"http://", "https://"}
+        pools = [transport._wrapped_transport._pool for transport in client._mounts.values()]
+        assert {(pool._http2, pool._retries) for pool in pools} == {(True, 0)}
+
+
+async def test_each_provider_has_an_app_of_its_own_and_gives_it_back(account: Path):
+    import firebase_admin
+
+    before = set(firebase_admin._apps)
+    async with fcm(account) as (first, _), fcm(account) as (second, _):
+        names = set(firebase_admin._apps) - before
+        assert len(names) == 2
+        assert "[DEFAULT]" not in names
+        for provider in (first, second):
+            await sent(provider, [push()], Notebook())
+    assert set(firebase_admin._apps) == before
+
+
+async def test_a_token_and_an_installation_id_each_stand_in_their_own_field(account: Path, recwarn):
+    async with fcm(account) as (provider, far):
+        batch = [push(kind=DeviceKind.FID), push(kind=DeviceKind.TOKEN)]
+        await sent(provider, batch, Notebook())
+    sent_to = [{"fid", "token"} & request["message"].keys() for request in far.requests]
+    assert sorted(map(sorted, sent_to)) == [["fid"], ["token"]]
+    assert not recwarn.list
+
+
+async def test_what_cannot_be_sent_is_refused_before_anybody_is_asked(account: Path):
+    async with fcm(account) as (provider, _):
+        bad = [
+            PushContent("t", "x" * 4096),
+            PushContent("t", "b", data={"google.x": "1"}),
+            PushContent("t", "b", data={"n": 1}),
+            PushContent("t", "\ud800"),
+        ]
+        batch, witness = [push(), *(push(content=one) for one in bad), push()], Notebook()
+        outcomes = await sent(provider, batch, witness)
+    assert kinds(batch, outcomes) == [Receipt, *[Rejected] * 4, Receipt]
+    assert witness.allowed == {batch[0].id, batch[-1].id}
+
+
+async def test_an_answer_lost_is_repeated_under_the_same_tag(account: Path):
+    async with fcm(account, Fault("doubt", then="reset", taken=True, times=1)) as (provider, far):
+        one = push("doubt")
+        await sent(provider, [one], Notebook())
+        await sent(provider, [one], Notebook())
+        assert accepted(far) == {one.id: 2}
+        assert len(far.pushes.screen(str(one.to))) == 1
+
+
+async def test_closing_waits_for_the_answers_under_way(account: Path):
+    async with fcm(account) as (provider, _):
+        await sent(provider, [push()], Notebook())
+        witness = Notebook()
+        sending = asyncio.create_task(sent(provider, [push() for _ in range(AT_ONCE * 2)], witness))
+        await witness.committed.wait()
+        await provider.close()
+        outcomes = await sending
+    assert Counter(type(outcome) for outcome in outcomes.values()) == {Receipt: AT_ONCE, Unavailable: AT_ONCE}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"type": "service_account", "project_id": "p"}'])
+def test_a_file_that_is_no_key_is_refused_without_repeating_it(tmp_path: Path, content: str):
+    path = tmp_path / "account.json"
+    path.write_text(content)
+    with pytest.raises(CannotUseFcm, match="not the JSON key"):
+        FcmProvider.from_file(path)
+    with pytest.raises(CannotUseFcm, match="cannot be read"):
+        FcmProvider.from_file(tmp_path / "none.json")
+
+
+def test_without_the_sdk_the_extra_is_named(account: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "firebase_admin", None)
+    with pytest.raises(CannotUseFcm, match="extra `push`"):
+        FcmProvider.from_file(account)
+
+
+# The stand-in ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_service_account_is_written_once_and_for_its_owner_only(tmp_path: Path):
+    path = tmp_path / "account.json"
+    write_service_account(path, "http://127.0.0.1:1/")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first = path.read_bytes()
+    path.chmod(0o644)
+    write_service_account(path, "http://127.0.0.1:1")
+    assert path.read_bytes() == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = Account.read(path).secret
+    write_service_account(path, "http://127.0.0.1:2")
+    assert Account.read(path).secret == key
+    assert b"http://127.0.0.1:2/fcm/token" in path.read_bytes()
+
+
+async def test_the_stand_in_gives_tokens_only_for_the_account_s_signature(account: Path, tmp_path: Path):
+    import jwt
+
+    other = tmp_path / "other.json"
+    write_service_account(other, "http://127.0.0.1:1")
+    now = int(time.time())
+    claims = {
+        "iss": "push@notifier-sandbox.iam.gserviceaccount.com",
+        "aud": "https://oauth2.googleapis.com/token",
+        "iat": now,
+        "exp": now + 3600,
+        "scope": "https://www.googleapis.com/auth/firebase.messaging",
+    }
+    wrong = [
+        ({}, Account.read(other).key),
+        *(({name: value}, None) for name, value in (("aud", "x"), ("iss", "x"), ("exp", now - 9), ("scope", "mail"))),
+        ({"exp": now + 7200}, None),
+    ]
+    async with Far(account).open() as far, httpx.AsyncClient() as client:
+        good = Account.read(account).key
+        for change, key in [({}, good), *((change, key or good) for change, key in wrong)]:
+            assertion = jwt.encode(claims | change, key, "RS256")
+            form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
+            answer = await client.post(f"{far.url}/token", data=form)
+            assert answer.status_code == (200 if (change, key) == ({}, good) else 400), change
+        assert (await client.post(f"{far.url}/token", data={"assertion": assertion})).status_code == 400
+
+
+async def test_the_stand_in_wants_its_token_and_its_project(account: Path):
+    async with Far(account).open() as far, httpx.AsyncClient() as client:
+        token = Account.read(account).token()
+        body = {"message": {"fid": "a" * 22}}
+        for project, authorization, status in [
+            ("notifier-sandbox", f"Bearer {token}", 200),
+            ("another", f"Bearer {token}", 403),
+            ("notifier-sandbox", "Bearer nonsense", 401),
+            ("notifier-sandbox", f"Bearer {Account.read(account).token(lifetime=-1)}", 401),
+        ]:
+            url = f"{far.url}/v1/projects/{project}/messages:send"
+            answer = await client.post(url, json=body, headers={"Authorization": authorization})
+            assert answer.status_code == status
+            assert ("details" in answer.json().get("error", {})) is False
+
+
+async def test_a_dead_device_is_told_as_such(account: Path):
+    async with fcm(account) as (provider, far):
+        one = push()
+        far.pushes.dead.add(str(one.to))
+        assert isinstance((await sent(provider, [one], Notebook()))[one.id], BadAddress)
+
+
+async def test_unavailable_is_so_once(account: Path):
+    async with fcm(account) as (provider, _):
+        one = push("unavailable-")
+        assert isinstance((await sent(provider, [one], Notebook()))[one.id], Unavailable)
+        assert isinstance((await sent(provider, [one], Notebook()))[one.id], Receipt)
+
+
+async def test_a_witness_may_hold_back_some_of_a_call(account: Path):
+    async with fcm(account) as (provider, far):
+        batch = [push() for _ in range(4)]
+        outcomes = await sent(provider, batch, Notebook(says_no_to={batch[1].id}))
+    assert kinds(batch, outcomes) == [Receipt, Withheld, Receipt, Receipt]
+    assert len(far.requests) == 3
