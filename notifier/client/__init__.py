@@ -13,6 +13,7 @@ from notifier.client.answers import (
     Accepted,
     BadLine,
     Cancelled,
+    Device,
     Happening,
     Imported,
     MessageRecord,
@@ -24,6 +25,7 @@ from notifier.client.answers import (
     TooLate,
 )
 from notifier.client.calls import (
+    DeviceFields,
     Json,
     Notification,
     Options,
@@ -48,6 +50,8 @@ __all__ = [
     "AsyncNotifier",
     "BadLine",
     "Cancelled",
+    "Device",
+    "DeviceFields",
     "FieldError",
     "Happening",
     "Imported",

@@ -112,6 +112,17 @@ class Recipient(Answer):
     updated_at: datetime
 
 
+class Device(Answer):
+    """A recipient's device, without what reaches it."""
+
+    id: uuid.UUID
+    platform: str
+    kind: str
+    name: str | None
+    registered_at: datetime
+    refreshed_at: datetime
+
+
 class BadLine(Answer):
     """What is wrong with a line of an import."""
 

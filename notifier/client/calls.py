@@ -13,7 +13,15 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
-from notifier.client.answers import Accepted, Cancelled, Imported, MessageRecord, NotificationRecord, Recipient
+from notifier.client.answers import (
+    Accepted,
+    Cancelled,
+    Device,
+    Imported,
+    MessageRecord,
+    NotificationRecord,
+    Recipient,
+)
 
 T = TypeVar("T")
 Json: TypeAlias = Mapping[str, Any]
@@ -62,6 +70,14 @@ class RecipientFields(TypedDict, total=False):
     attributes: Json
 
 
+class DeviceFields(TypedDict, total=False):
+    """What may be said of a device: exactly one of `fid` and `token`, and a name for the person's eyes."""
+
+    fid: str
+    token: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One request, and how to read its answer. Carried by either client, as often as it takes."""
@@ -94,6 +110,14 @@ def _read_batch(response: httpx.Response) -> tuple[Accepted, ...]:
     return TypeAdapter(dict[Literal["notifications"], tuple[Accepted, ...]]).validate_json(response.content)[
         "notifications"
     ]
+
+
+def _read_devices(response: httpx.Response) -> tuple[Device, ...]:
+    return TypeAdapter(dict[Literal["devices"], tuple[Device, ...]]).validate_json(response.content)["devices"]
+
+
+def _read_nothing(_: httpx.Response) -> None:
+    return None
 
 
 def _body(value: object) -> bytes:
@@ -161,6 +185,25 @@ class Calls:
         else:
             content, media_type = b"\n".join(_body(person) for person in people), "application/x-ndjson"
         return Call("POST", "/v1/recipients/import", _model(Imported), content, media_type)
+
+    @staticmethod
+    def register_device(recipient: str, platform: str, fields: DeviceFields) -> Call[Device]:
+        """Say that the app is there."""
+        return Call("POST", _devices(recipient), _model(Device), _body({"platform": platform, **fields}))
+
+    @staticmethod
+    def devices(recipient: str) -> Call[tuple[Device, ...]]:
+        """The devices of a recipient."""
+        return Call("GET", _devices(recipient), _read_devices)
+
+    @staticmethod
+    def remove_device(recipient: str, device: uuid.UUID | str) -> Call[None]:
+        """Say that the app is gone, or its owner."""
+        return Call("DELETE", f"{_devices(recipient)}/{_part(device)}", _read_nothing)
+
+
+def _devices(recipient: str) -> str:
+    return f"/v1/recipients/{_part(recipient)}/devices"
 
 
 def _part(value: uuid.UUID | str) -> str:

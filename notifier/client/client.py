@@ -13,8 +13,16 @@ from typing import Self, TypeVar, Unpack
 import httpx
 
 from notifier.client.again import Again, judge
-from notifier.client.answers import Accepted, Cancelled, Imported, MessageRecord, NotificationRecord, Recipient
-from notifier.client.calls import Call, Calls, Json, Notification, Options, RecipientFields
+from notifier.client.answers import (
+    Accepted,
+    Cancelled,
+    Device,
+    Imported,
+    MessageRecord,
+    NotificationRecord,
+    Recipient,
+)
+from notifier.client.calls import Call, Calls, DeviceFields, Json, Notification, Options, RecipientFields
 
 T = TypeVar("T")
 
@@ -67,6 +75,18 @@ class Notifier:
     def import_recipients(self, people: Iterable[Json] | str | bytes) -> Imported:
         """Keep many: mappings as the API's import lines, or the text of a CSV file."""
         return self._ask(Calls.import_recipients(people))
+
+    def register_device(self, recipient: str, *, platform: str, **fields: Unpack[DeviceFields]) -> Device:
+        """Keep a device, or refresh it: at each start of the app, and whenever its `fid` or `token` changes."""
+        return self._ask(Calls.register_device(recipient, platform, fields))
+
+    def devices(self, recipient: str) -> tuple[Device, ...]:
+        """The devices of a recipient."""
+        return self._ask(Calls.devices(recipient))
+
+    def remove_device(self, recipient: str, device: uuid.UUID | str) -> None:
+        """Take a device away, as at logout."""
+        self._ask(Calls.remove_device(recipient, device))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -137,6 +157,18 @@ class AsyncNotifier:
     async def import_recipients(self, people: Iterable[Json] | str | bytes) -> Imported:
         """Keep many: mappings as the API's import lines, or the text of a CSV file."""
         return await self._ask(Calls.import_recipients(people))
+
+    async def register_device(self, recipient: str, *, platform: str, **fields: Unpack[DeviceFields]) -> Device:
+        """Keep a device, or refresh it: at each start of the app, and whenever its `fid` or `token` changes."""
+        return await self._ask(Calls.register_device(recipient, platform, fields))
+
+    async def devices(self, recipient: str) -> tuple[Device, ...]:
+        """The devices of a recipient."""
+        return await self._ask(Calls.devices(recipient))
+
+    async def remove_device(self, recipient: str, device: uuid.UUID | str) -> None:
+        """Take a device away, as at logout."""
+        await self._ask(Calls.remove_device(recipient, device))
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -188,5 +188,34 @@ def test_a_list_of_people_goes_as_lines_and_a_text_as_a_table() -> None:
     assert service.asked[0].content == b'{"id": "a"}\n{"id": "b"}'
 
 
+DEVICE = {
+    "id": "019892f0-1c9a-7c3e-8a7b-3f1f4a0b9c1f",
+    "platform": "ios",
+    "kind": "fid",
+    "name": None,
+    "registered_at": "2026-11-23T10:00:00Z",
+    "refreshed_at": "2026-11-23T10:00:00Z",
+}
+
+
+@both
+def test_devices_are_registered_listed_and_removed(kind) -> None:
+    listed = httpx.Response(200, json={"devices": [DEVICE]})
+    service = Service(503, httpx.Response(201, json=DEVICE), listed, httpx.Response(204))
+    notifier = kind(service)
+    device = notifier.register_device("a/b", platform="ios", fid="cKJ3yYTfS0mG1aBcDeFgHi")
+    assert notifier.devices("a/b") == (device,)
+    assert notifier.remove_device("a/b", device.id) is None
+    first, again, _, removed = service.asked
+    assert first.content == again.content
+    assert json.loads(first.content) == {"platform": "ios", "fid": "cKJ3yYTfS0mG1aBcDeFgHi"}
+    assert [(request.method, request.url.raw_path) for request in service.asked[1:]] == [
+        ("POST", b"/v1/recipients/a%2Fb/devices"),
+        ("GET", b"/v1/recipients/a%2Fb/devices"),
+        ("DELETE", f"/v1/recipients/a%2Fb/devices/{DEVICE['id']}".encode()),
+    ]
+    assert "Content-Type" not in removed.headers
+
+
 def test_no_repr_shows_whom_or_what() -> None:
     assert "ann@" not in repr(Notification(template="welcome", to=TO, data={"x": "ann@"}))
