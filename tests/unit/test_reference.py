@@ -134,6 +134,7 @@ def settled_reasons() -> Iterator[str]:
         contract.Ambiguous("c"),
         contract.Rejected("c"),
         contract.BadAddress("c"),
+        contract.OptedOut("c"),
         contract.Misconfigured("c"),
         contract.Withheld("c"),
         contract.Receipt(),
