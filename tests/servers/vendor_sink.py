@@ -8,6 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import ssl
+
+import h2.config
+import h2.connection
+import h2.events
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TOKEN = b'{"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}'
@@ -34,30 +39,63 @@ class Line(asyncio.Protocol):
             self.transport.write(self.answer(path))
 
     def answer(self, request: bytes) -> bytes:
-        if b"Messages.json" in request:
-            Line.taken += 1
-            sid = b"SM%032x" % Line.taken
-            return _http(b"201 Created", b'{"sid": "%s", "status": "queued", "num_segments": "1"}' % sid)
-        if b"messages:send" in request:
-            Line.taken += 1
-            return _http(b"200 OK", b'{"name": "projects/p/messages/%d"}' % Line.taken)
-        if b"/taken" in request:
-            return _http(b"200 OK", b"%d" % Line.taken)
-        return _http(b"200 OK", TOKEN)
+        status, body = answer_to(request)
+        head = b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        return head % (status, len(body)) + body
 
 
-def _http(status: bytes, body: bytes) -> bytes:
-    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % (status, len(body)) + body
+class Http2Line(asyncio.Protocol):
+    """One connection that carries many requests at once, as Google's do."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        self.http.initiate_connection()
+        self.paths: dict[int, bytes] = {}
+        transport.write(self.http.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        for event in self.http.receive_data(data):
+            match event:
+                case h2.events.RequestReceived():
+                    self.paths[event.stream_id] = dict(event.headers)[b":path"]
+                case h2.events.DataReceived():
+                    self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                case h2.events.StreamEnded():
+                    status, body = answer_to(self.paths.pop(event.stream_id))
+                    head = [(b":status", b"%d" % status), (b"content-type", b"application/json")]
+                    self.http.send_headers(event.stream_id, head)
+                    self.http.send_data(event.stream_id, body, end_stream=True)
+        self.transport.write(self.http.data_to_send())
 
 
-async def main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Line, "127.0.0.1", port)
-    print("listening on", server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+def answer_to(request: bytes) -> tuple[int, bytes]:
+    """By the request's path alone."""
+    if b"Messages.json" in request:
+        Line.taken += 1
+        return 201, b'{"sid": "SM%032x", "status": "queued", "num_segments": "1"}' % Line.taken
+    if b"messages:send" in request:
+        Line.taken += 1
+        return 200, b'{"name": "projects/p/messages/%d"}' % Line.taken
+    if b"/taken" in request:
+        return 200, b"%d" % Line.taken
+    return 200, TOKEN
+
+
+async def main(certificate: str | None) -> None:
+    """One door in the clear; with a certificate also one that speaks HTTP/2 over TLS."""
+    loop = asyncio.get_running_loop()
+    doors = [await loop.create_server(Line, "127.0.0.1", 0)]
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        context.set_alpn_protocols(["h2"])
+        doors.append(await loop.create_server(Http2Line, "127.0.0.1", 0, ssl=context))
+    print("listening on", *(door.sockets[0].getsockname()[1] for door in doors), flush=True)
+    await asyncio.gather(*(door.serve_forever() for door in doors))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    asyncio.run(main(parser.parse_args().port))
+    parser.add_argument("--certificate", help="a PEM file with a key and its certificate")
+    asyncio.run(main(parser.parse_args().certificate))

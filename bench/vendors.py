@@ -1,0 +1,268 @@
+"""Text messages and pushes: what the service costs beside the vendor's SDK, all in one run, all against one local sink.
+
+`python3 run.py bench vendors --messages 3000` prints one JSON object. For each vendor: the bare SDK in a loop, the SDK's
+own best (Twilio: as many requests at once as we have connections; FCM: its batch call of 500), and the service with one
+worker process. Rounds are interleaved and the median is taken: this machine is never quiet. What counts is what the
+sink took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+from uuid import UUID
+
+import psutil
+
+from bench.deliver import figures, until
+from bench.stage import Stage, children, cpu_seconds, machine, stage
+from notifier.domain.messages import Lane
+from notifier.jobs import Jobs
+from notifier_channels.contract import Channel
+from tests.world import TRANSACTIONAL, World
+
+SID, TOKEN, SENDER = "AC" + "0" * 32, "an-auth-token", "+4930123456"
+CONNECTIONS = 16  #: requests to Twilio at once
+TEXT = "Acme: your order A-1 is on its way. Follow it at https://shop.test/t/1"
+RATE = "10000"  #: segments a second: more than anything here reaches
+WAITING = "SELECT EXISTS (SELECT 1 FROM messages WHERE due_at IS NOT NULL OR worker_id IS NOT NULL)"
+
+Run = Callable[[int], Awaitable[dict[str, Any]]]
+
+
+async def measure(count: int, rounds: int) -> dict[str, Any]:
+    with stage() as ground:
+        async with sink() as port, ground.world() as world:
+            account = service_account(ground.state.parent, port)
+            people = await world.people(count)
+            vendors = {
+                Channel.SMS: (twilio_loop(port), twilio_best(port), await world.phones(people)),
+                Channel.PUSH: (fcm_loop(account, port), fcm_best(account, port), await world.devices(people)),
+            }
+            found = {}
+            async with children([["worker", "--lane", "transactional"]], environment(ground, port, account)) as workers:
+                await until(world, "SELECT count(*) = 1 FROM workers")
+                for channel, (loop, best, addresses) in vendors.items():
+                    serve = the_service(ground, world, workers, people, channel, addresses, port)
+                    await serve(min(count, 200))  # warm: imports, templates, connections
+                    found[str(channel)] = await compared(loop, best, serve, count, rounds)
+    return {"machine": machine(), "messages": count, "rounds": rounds, **found}
+
+
+async def compared(loop: Run, best: Run, serve: Run, count: int, rounds: int) -> dict[str, Any]:
+    """The three of them in turn, and the ratios of their medians."""
+    runs: dict[str, list[dict[str, Any]]] = {"sdk_loop": [], "sdk_best": [], "service": []}
+    for _ in range(rounds):
+        runs["sdk_loop"].append(await loop(max(count // 4, 1)))
+        runs["sdk_best"].append(await best(count))
+        runs["service"].append(await serve(count))
+    medians = {name: median(of) for name, of in runs.items()}
+    best_cpu, cpu = medians["sdk_best"]["cpu_us_per_msg"], medians["service"]["cpu_us_per_msg"]
+    return medians | {
+        "cpu_ratio_to_sdk_best": round(cpu / best_cpu, 2),
+        "rate_ratio_to_sdk_best": round(medians["service"]["msgs_per_s"] / medians["sdk_best"]["msgs_per_s"], 2),
+        "rate_ratio_to_sdk_loop": round(medians["service"]["msgs_per_s"] / medians["sdk_loop"]["msgs_per_s"], 2),
+    }
+
+
+def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        name: round(statistics.median(run[name] for run in runs))
+        for name in ("messages", "msgs_per_s", "cpu_us_per_msg")
+    }
+
+
+# The service ----------------------------------------------------------------------------------------------------------
+
+
+def environment(ground: Stage, port: int, account: Path) -> dict[str, str]:
+    return ground.environment(1) | {
+        "NOTIFIER_TEMPLATES_DIR": str(Path("tests/templates").resolve()),
+        "NOTIFIER_TWILIO_ACCOUNT_SID": SID,
+        "NOTIFIER_TWILIO_AUTH_TOKENS": TOKEN,
+        "NOTIFIER_TWILIO_SENDER": SENDER,
+        "NOTIFIER_TWILIO_SEGMENTS_PER_SECOND": RATE,
+        "NOTIFIER_TWILIO_CONNECTIONS": str(CONNECTIONS),
+        "NOTIFIER_TWILIO_API_URL": f"http://127.0.0.1:{port}",
+        "NOTIFIER_FCM_CREDENTIALS": str(account),
+        "NOTIFIER_FCM_API_URL": f"http://127.0.0.1:{port}",
+        "NOTIFIER_FCM_AT_ONCE": "500",
+    }
+
+
+def the_service(
+    ground: Stage,
+    world: World,
+    workers: list[psutil.Process],
+    people: list[UUID],
+    channel: Channel,
+    addresses: list[UUID],
+    port: int,
+) -> Run:
+    """One worker process: consent, journal, rendering, every row recorded durably, and the vendor's SDK."""
+
+    async def run(count: int) -> dict[str, Any]:
+        ids = await world.queue(people[:count], TRANSACTIONAL, by=channel, to=addresses[:count])
+        await world.execute("ANALYZE messages")
+        before, cpu, began = taken(port), cpu_seconds(workers), time.monotonic()
+        jobs = Jobs(ground.redis_url)
+        jobs.ring(Lane.TRANSACTIONAL, ())
+        while await world.one(WAITING):
+            if jobs.waiting(Lane.TRANSACTIONAL) == 0:
+                jobs.ring(Lane.TRANSACTIONAL, ())
+            await asyncio.sleep(0.05)
+        jobs.close()
+        measured = figures(count, time.monotonic() - began, cpu_seconds(workers) - cpu)
+        accepted = await world.one("SELECT count(*) FROM messages WHERE state = 'accepted' AND id = ANY(%s)", ids)
+        if not accepted == count == taken(port) - before:
+            raise SystemExit(f"of {count} the sink took {taken(port) - before} and {accepted} stand as accepted")
+        return measured
+
+    return run
+
+
+# The SDKs -------------------------------------------------------------------------------------------------------------
+
+
+async def clocked(count: int, port: int, work: Awaitable[object]) -> dict[str, Any]:
+    process = psutil.Process()
+    before, cpu, began = taken(port), cpu_seconds([process]), time.monotonic()
+    await work
+    measured = figures(count, time.monotonic() - began, cpu_seconds([process]) - cpu)
+    if taken(port) - before != count:
+        raise SystemExit(f"of {count} the sink took {taken(port) - before}")
+    return measured
+
+
+@asynccontextmanager
+async def twilio_messages(port: int) -> AsyncIterator[Any]:
+    """The SDK's own client and transport, with only the address changed, as Twilio's documentation shows it."""
+    from twilio.http.async_http_client import AsyncTwilioHttpClient
+    from twilio.rest import Client
+
+    class Elsewhere(AsyncTwilioHttpClient):
+        async def request(self, method: str, url: str, *args: Any, **named: Any) -> Any:
+            return await super().request(
+                method, url.replace("https://api.twilio.com", f"http://127.0.0.1:{port}"), *args, **named
+            )
+
+    transport = Elsewhere(pool_connections=True)
+    try:
+        yield Client(SID, TOKEN, http_client=transport).messages
+    finally:
+        await transport.session.close()
+
+
+def twilio_loop(port: int) -> Run:
+    async def loop(count: int) -> None:
+        async with twilio_messages(port) as messages:
+            for number in range(count):
+                await messages.create_async(to=f"+49301{number:06}", from_=SENDER, body=TEXT)
+
+    return lambda count: clocked(count, port, loop(count))
+
+
+def twilio_best(port: int) -> Run:
+    async def at_once(count: int) -> None:
+        gate = asyncio.Semaphore(CONNECTIONS)
+        async with twilio_messages(port) as messages:
+
+            async def one(number: int) -> None:
+                async with gate:
+                    await messages.create_async(to=f"+49301{number:06}", from_=SENDER, body=TEXT)
+
+            await asyncio.gather(*(one(number) for number in range(count)))
+
+    return lambda count: clocked(count, port, at_once(count))
+
+
+def fcm_app(account: Path, port: int) -> Any:
+    import firebase_admin
+    from firebase_admin import credentials, messaging
+
+    app = firebase_admin.initialize_app(credentials.Certificate(str(account)), name=f"bench-{time.monotonic_ns()}")
+    messaging._get_messaging_service(app)._fcm_url = f"http://127.0.0.1:{port}/v1/projects/p/messages:send"  # noqa: SLF001
+    return app
+
+
+def pushes(count: int) -> list[Any]:
+    from firebase_admin import messaging
+
+    return [
+        messaging.Message(fid=f"device-{number:015}", notification=messaging.Notification("On its way", TEXT))
+        for number in range(count)
+    ]
+
+
+def fcm_loop(account: Path, port: int) -> Run:
+    from firebase_admin import messaging
+
+    async def loop(count: int) -> None:
+        app = fcm_app(account, port)
+        for message in pushes(count):
+            answer = await messaging.send_each_async([message], app=app)
+            assert answer.success_count == 1
+
+    return lambda count: clocked(count, port, loop(count))
+
+
+def fcm_best(account: Path, port: int) -> Run:
+    from firebase_admin import messaging
+
+    async def batches(count: int) -> None:
+        app, messages = fcm_app(account, port), pushes(count)
+        for start in range(0, count, 500):
+            answer = await messaging.send_each_async(messages[start : start + 500], app=app)
+            assert answer.failure_count == 0
+
+    return lambda count: clocked(count, port, batches(count))
+
+
+# The far end ----------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def sink() -> AsyncIterator[int]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.servers.vendor_sink", stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        yield int((await process.stdout.readline()).split()[-1])
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def taken(port: int) -> int:
+    with urlopen(f"http://127.0.0.1:{port}/taken") as answer:
+        return int(answer.read())
+
+
+def service_account(directory: Path, port: int) -> Path:
+    """A key of its own, whose tokens come from the sink."""
+    from notifier.sandbox.fcm_account import write_service_account
+
+    path = directory / "firebase.json"
+    write_service_account(path, f"http://127.0.0.1:{port}")
+    return path
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    warnings.simplefilter("ignore")  # the SDKs warn of their own ways
+    print(json.dumps(asyncio.run(measure(chosen.messages, chosen.rounds)), indent=2))
