@@ -55,7 +55,7 @@ class Workbench:
         """The push: each of its strings is a template by itself."""
         path = f"{self.folder}/{folder.PUSH}"
         strings = push.parts(self.sources[path], path)
-        names = {key: push.named(path, key) for key in push.strings(self.sources[path], path)}
+        names = {push.key_of(name): name for name in strings}
         linking = {key: name for key, name in names.items() if key in (push.LINK, push.IMAGE)}
         telling = {key: name for key, name in names.items() if key not in linking}
         files = {**self.sources, **strings}

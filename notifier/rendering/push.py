@@ -60,7 +60,7 @@ class Push:
         """FCM refuses what is too large, on every attempt: better here, where the template can be named."""
         size = payload_bytes(content)
         if size > MOST_BYTES:
-            name = str(self.parts[BODY].name).removesuffix(f" {BODY}")
+            name = (self.parts[BODY].name or "").removesuffix(f" {BODY}")
             raise TemplateError(f"{name}: takes {size} bytes, a push has {MOST_BYTES}; shorten the body or the data")
         return PreviewedPush(
             self.locale, content.title, content.body, content.link, content.image, content.data, payload=size
@@ -78,18 +78,26 @@ class Push:
             raise TemplateError(f"{self.parts[key].name}: {error}") from None
 
 
-def named(path: str, key: str) -> str:
-    """What one string of the file is called where templates are called by their path: `x/en/push.toml title`."""
-    return f"{path} {key}"
-
-
 def parts(text: str, path: str) -> dict[str, str]:
-    """The strings of the file as if each were a file."""
-    return {named(path, key): string for key, string in strings(text, path).items()}
+    """The strings of a `push.toml` as if each were a file of its own, called `order-shipped/en/push.toml title`.
+
+    Raises:
+        TemplateError: names the key and the remedy.
+
+    """
+    strings = _strings(_table(text, path), path)
+    for key, value in strings.items():
+        if not isinstance(value, str):
+            raise TemplateError(f"{path}: {key} must be text; put quotes around it")
+    return {f"{path} {key}": string for key, string in strings.items()}
 
 
-def strings(text: str, path: str) -> dict[str, str]:
-    """The templates in a `push.toml`, by key. Raises `TemplateError`, which names the key and the remedy."""
+def key_of(name: str) -> str:
+    """The key of such a part."""
+    return name.rpartition(" ")[2]
+
+
+def _table(text: str, path: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -99,14 +107,16 @@ def strings(text: str, path: str) -> dict[str, str]:
     if unknown := table.keys() - _NEEDED - _OPTIONAL:
         known = ", ".join(sorted(_NEEDED | _OPTIONAL))
         raise TemplateError(f"{path}: unknown {', '.join(sorted(unknown))}; a push has {known}")
-    data = table.pop("data", {})
+    return table
+
+
+def _strings(table: dict[str, Any], path: str) -> dict[str, Any]:
+    """What the table says and what its data says, as one."""
+    data = table.get("data", {})
     if not isinstance(data, Mapping):
         raise TemplateError(f"{path}: data is a table, written [data]")
     for key in data:
         if not _DATA_KEY.fullmatch(key) or _TAKEN.fullmatch(key):
             raise TemplateError(f"{path}: data.{key} is no key for data, or taken already; use letters, digits and _")
-    found = table | {f"data.{key}": value for key, value in data.items()}
-    for key, value in found.items():
-        if not isinstance(value, str):
-            raise TemplateError(f"{path}: {key} must be text; put quotes around it")
-    return found
+    said = {key: value for key, value in table.items() if key != "data"}
+    return said | {f"data.{key}": value for key, value in data.items()}
