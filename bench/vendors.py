@@ -1,9 +1,9 @@
-"""Text messages and pushes: what the service costs beside the vendor's SDK, all in one run, all against one local sink.
+"""Text messages and pushes: what the service costs beside the vendor's SDK, in one run, against one local sink.
 
 `python3 run.py bench vendors --messages 3000` prints one JSON object. For each vendor: the bare SDK in a loop, the SDK's
-own best (Twilio: as many requests at once as we have connections; FCM: its batch call of 500), and the service with one
-worker process. Rounds are interleaved and the median is taken: this machine is never quiet. What counts is what the
-sink took.
+own best (Twilio: as many requests at once as we have connections; FCM: its batch call of 500, over HTTP/2 and TLS), and
+the service with one worker process. Rounds are interleaved and the median is taken: a machine is never quiet. What
+counts is what the sink took.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -30,6 +32,7 @@ from bench.stage import Stage, children, cpu_seconds, machine, stage
 from notifier.domain.messages import Lane
 from notifier.jobs import Jobs
 from notifier_channels.contract import Channel
+from tests.servers.certificates import Certificates
 from tests.world import TRANSACTIONAL, World
 
 SID, TOKEN, SENDER = "AC" + "0" * 32, "an-auth-token", "+4930123456"
@@ -43,19 +46,23 @@ Run = Callable[[int], Awaitable[dict[str, Any]]]
 
 async def measure(count: int, rounds: int) -> dict[str, Any]:
     with stage() as ground:
-        async with sink() as port, ground.world() as world:
+        certificates = Certificates.make(ground.state.parent)
+        os.environ["SSL_CERT_FILE"] = str(certificates.authority)  # httpx looks there
+        async with sink(certificates.good) as (port, secure), ground.world() as world:
             account = service_account(ground.state.parent, port)
+            far = Far(port, secure, account)
             people = await world.people(count)
             vendors = {
-                Channel.SMS: (twilio_loop(port), twilio_best(port), await world.phones(people)),
-                Channel.PUSH: (fcm_loop(account, port), fcm_best(account, port), await world.devices(people)),
+                Channel.SMS: (twilio_loop(far), twilio_best(far), await world.phones(people)),
+                Channel.PUSH: (fcm_loop(far), fcm_best(far), await world.devices(people)),
             }
             found = {}
-            async with children([["worker", "--lane", "transactional"]], environment(ground, port, account)) as workers:
+            async with children([["worker", "--lane", "transactional"]], environment(ground, far)) as workers:
                 await until(world, "SELECT count(*) = 1 FROM workers")
                 for channel, (loop, best, addresses) in vendors.items():
-                    serve = the_service(ground, world, workers, people, channel, addresses, port)
-                    await serve(min(count, 200))  # warm: imports, templates, connections
+                    serve = Service(ground, world, workers, far, channel, people, addresses)
+                    for run in (loop, best, serve):
+                        await run(min(count, 200))  # warm: imports, templates, connections
                     found[str(channel)] = await compared(loop, best, serve, count, rounds)
     return {"machine": machine(), "messages": count, "rounds": rounds, **found}
 
@@ -86,7 +93,20 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 # The service ----------------------------------------------------------------------------------------------------------
 
 
-def environment(ground: Stage, port: int, account: Path) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Far:
+    """Where everything goes."""
+
+    port: int
+    secure: int  #: HTTP/2 over TLS
+    account: Path
+
+    def taken(self) -> int:
+        with urlopen(f"http://127.0.0.1:{self.port}/taken") as answer:
+            return int(answer.read())
+
+
+def environment(ground: Stage, far: Far) -> dict[str, str]:
     return ground.environment(1) | {
         "NOTIFIER_TEMPLATES_DIR": str(Path("tests/templates").resolve()),
         "NOTIFIER_TWILIO_ACCOUNT_SID": SID,
@@ -94,54 +114,58 @@ def environment(ground: Stage, port: int, account: Path) -> dict[str, str]:
         "NOTIFIER_TWILIO_SENDER": SENDER,
         "NOTIFIER_TWILIO_SEGMENTS_PER_SECOND": RATE,
         "NOTIFIER_TWILIO_CONNECTIONS": str(CONNECTIONS),
-        "NOTIFIER_TWILIO_API_URL": f"http://127.0.0.1:{port}",
-        "NOTIFIER_FCM_CREDENTIALS": str(account),
-        "NOTIFIER_FCM_API_URL": f"http://127.0.0.1:{port}",
+        "NOTIFIER_TWILIO_API_URL": f"http://127.0.0.1:{far.port}",
+        "NOTIFIER_FCM_CREDENTIALS": str(far.account),
+        "NOTIFIER_FCM_API_URL": f"https://127.0.0.1:{far.secure}",
+        "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"],
         "NOTIFIER_FCM_AT_ONCE": "500",
     }
 
 
-def the_service(
-    ground: Stage,
-    world: World,
-    workers: list[psutil.Process],
-    people: list[UUID],
-    channel: Channel,
-    addresses: list[UUID],
-    port: int,
-) -> Run:
+@dataclass(frozen=True, slots=True)
+class Service:
     """One worker process: consent, journal, rendering, every row recorded durably, and the vendor's SDK."""
 
-    async def run(count: int) -> dict[str, Any]:
-        ids = await world.queue(people[:count], TRANSACTIONAL, by=channel, to=addresses[:count])
-        await world.execute("ANALYZE messages")
-        before, cpu, began = taken(port), cpu_seconds(workers), time.monotonic()
-        jobs = Jobs(ground.redis_url)
-        jobs.ring(Lane.TRANSACTIONAL, ())
-        while await world.one(WAITING):
+    ground: Stage
+    world: World
+    workers: list[psutil.Process]
+    far: Far
+    channel: Channel
+    people: list[UUID]
+    addresses: list[UUID]
+
+    async def __call__(self, count: int) -> dict[str, Any]:
+        to = self.addresses[:count]
+        ids = await self.world.queue(self.people[:count], TRANSACTIONAL, by=self.channel, to=to)
+        await self.world.execute("ANALYZE messages")
+        before, cpu, began = self.far.taken(), cpu_seconds(self.workers), time.monotonic()
+        await self._ring_until_done()
+        measured = figures(count, time.monotonic() - began, cpu_seconds(self.workers) - cpu)
+        query = "SELECT count(*) FROM messages WHERE state = 'accepted' AND id = ANY(%s)"
+        accepted, took = await self.world.one(query, ids), self.far.taken() - before
+        if not accepted == count == took:
+            raise SystemExit(f"of {count} the sink took {took} and {accepted} stand as accepted")
+        return measured
+
+    async def _ring_until_done(self) -> None:
+        jobs = Jobs(self.ground.redis_url)
+        while await self.world.one(WAITING):
             if jobs.waiting(Lane.TRANSACTIONAL) == 0:
                 jobs.ring(Lane.TRANSACTIONAL, ())
             await asyncio.sleep(0.05)
         jobs.close()
-        measured = figures(count, time.monotonic() - began, cpu_seconds(workers) - cpu)
-        accepted = await world.one("SELECT count(*) FROM messages WHERE state = 'accepted' AND id = ANY(%s)", ids)
-        if not accepted == count == taken(port) - before:
-            raise SystemExit(f"of {count} the sink took {taken(port) - before} and {accepted} stand as accepted")
-        return measured
-
-    return run
 
 
 # The SDKs -------------------------------------------------------------------------------------------------------------
 
 
-async def clocked(count: int, port: int, work: Awaitable[object]) -> dict[str, Any]:
+async def clocked(count: int, far: Far, work: Awaitable[object]) -> dict[str, Any]:
     process = psutil.Process()
-    before, cpu, began = taken(port), cpu_seconds([process]), time.monotonic()
+    before, cpu, began = far.taken(), cpu_seconds([process]), time.monotonic()
     await work
     measured = figures(count, time.monotonic() - began, cpu_seconds([process]) - cpu)
-    if taken(port) - before != count:
-        raise SystemExit(f"of {count} the sink took {taken(port) - before}")
+    if far.taken() - before != count:
+        raise SystemExit(f"of {count} the sink took {far.taken() - before}")
     return measured
 
 
@@ -164,19 +188,19 @@ async def twilio_messages(port: int) -> AsyncIterator[Any]:
         await transport.session.close()
 
 
-def twilio_loop(port: int) -> Run:
+def twilio_loop(far: Far) -> Run:
     async def loop(count: int) -> None:
-        async with twilio_messages(port) as messages:
+        async with twilio_messages(far.port) as messages:
             for number in range(count):
                 await messages.create_async(to=f"+49301{number:06}", from_=SENDER, body=TEXT)
 
-    return lambda count: clocked(count, port, loop(count))
+    return lambda count: clocked(count, far, loop(count))
 
 
-def twilio_best(port: int) -> Run:
+def twilio_best(far: Far) -> Run:
     async def at_once(count: int) -> None:
         gate = asyncio.Semaphore(CONNECTIONS)
-        async with twilio_messages(port) as messages:
+        async with twilio_messages(far.port) as messages:
 
             async def one(number: int) -> None:
                 async with gate:
@@ -184,15 +208,15 @@ def twilio_best(port: int) -> Run:
 
             await asyncio.gather(*(one(number) for number in range(count)))
 
-    return lambda count: clocked(count, port, at_once(count))
+    return lambda count: clocked(count, far, at_once(count))
 
 
-def fcm_app(account: Path, port: int) -> Any:
+def fcm_app(far: Far) -> Any:
     import firebase_admin
     from firebase_admin import credentials, messaging
 
-    app = firebase_admin.initialize_app(credentials.Certificate(str(account)), name=f"bench-{time.monotonic_ns()}")
-    messaging._get_messaging_service(app)._fcm_url = f"http://127.0.0.1:{port}/v1/projects/p/messages:send"  # noqa: SLF001
+    app = firebase_admin.initialize_app(credentials.Certificate(str(far.account)), name=f"bench-{time.monotonic_ns()}")
+    messaging._get_messaging_service(app)._fcm_url = f"https://127.0.0.1:{far.secure}/v1/projects/p/messages:send"  # noqa: SLF001
     return app
 
 
@@ -205,49 +229,45 @@ def pushes(count: int) -> list[Any]:
     ]
 
 
-def fcm_loop(account: Path, port: int) -> Run:
+def fcm_loop(far: Far) -> Run:
     from firebase_admin import messaging
 
     async def loop(count: int) -> None:
-        app = fcm_app(account, port)
+        app = fcm_app(far)
         for message in pushes(count):
             answer = await messaging.send_each_async([message], app=app)
             assert answer.success_count == 1
 
-    return lambda count: clocked(count, port, loop(count))
+    return lambda count: clocked(count, far, loop(count))
 
 
-def fcm_best(account: Path, port: int) -> Run:
+def fcm_best(far: Far) -> Run:
     from firebase_admin import messaging
 
     async def batches(count: int) -> None:
-        app, messages = fcm_app(account, port), pushes(count)
+        app, messages = fcm_app(far), pushes(count)
         for start in range(0, count, 500):
             answer = await messaging.send_each_async(messages[start : start + 500], app=app)
             assert answer.failure_count == 0
 
-    return lambda count: clocked(count, port, batches(count))
+    return lambda count: clocked(count, far, batches(count))
 
 
 # The far end ----------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def sink() -> AsyncIterator[int]:
+async def sink(certificate: Path) -> AsyncIterator[tuple[int, int]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.servers.vendor_sink", stdout=subprocess.PIPE
+        sys.executable, "-m", "tests.servers.vendor_sink", "--certificate", str(certificate), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     try:
-        yield int((await process.stdout.readline()).split()[-1])
+        port, secure = (await process.stdout.readline()).split()[-2:]
+        yield int(port), int(secure)
     finally:
         process.kill()
         await process.wait()
-
-
-def taken(port: int) -> int:
-    with urlopen(f"http://127.0.0.1:{port}/taken") as answer:
-        return int(answer.read())
 
 
 def service_account(directory: Path, port: int) -> Path:

@@ -114,11 +114,13 @@ class TwilioProvider:
                 yield await sending.next()
         finally:
             sending.stop(Withheld("closed", "send was closed early"))
-            await sending.answers_due()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            self._running.discard(sending)
+            try:
+                await sending.answers_due()
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                self._running.discard(sending)
 
     async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt]:
         """Those of which exactly one message at Twilio can be the trace.
@@ -243,7 +245,7 @@ def _http_client(account: Account, connections: int) -> Any:
     from twilio.http import AsyncHttpClient
     from twilio.http.response import Response
 
-    timeout = aiohttp.ClientTimeout(total=None, connect=account.timeout, sock_read=account.timeout)
+    timeout = aiohttp.ClientTimeout(3 * account.timeout, connect=account.timeout, sock_read=account.timeout)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
     )

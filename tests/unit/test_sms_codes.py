@@ -1,0 +1,101 @@
+"""The table from Twilio's codes to outcomes: what suppresses, what pauses, what waits, what is doubt."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier_channels.contract import (
+    Ambiguous,
+    BadAddress,
+    Misconfigured,
+    OptedOut,
+    RateLimited,
+    Receipt,
+    Rejected,
+    Unavailable,
+)
+from notifier_channels.sms.codes import CREATE, DEAD, LONGEST_WAIT, is_dead, opted_out, outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        # Nobody there: these and only these suppress.
+        *((BadAddress, 400, code) for code in (21211, 21214, 21265, 21614, 21635)),
+        (OptedOut, 400, 21610),
+        # Ours: the sender pauses.
+        *((Misconfigured, 401, code) for code in (20003, None, 20101)),
+        *((Misconfigured, 403, code) for code in (20005, 20403, None)),
+        *((Misconfigured, 404, code) for code in (20404, None)),
+        *(
+            (Misconfigured, 400, code)
+            for code in (21212, 21603, 21606, 21609, 21659, 21660, 21701, 21703, 30002, 30034)
+        ),
+        (Misconfigured, 407, None),
+        # This message only: one country, one route, one text.
+        *((Rejected, 400, code) for code in (21408, 21608, 21612, 21617, 21619, 90007)),
+        (Rejected, 403, 21408),
+        (Rejected, 400, 21999),  # Twilio will add some
+        (Rejected, 400, None),
+        (Rejected, 413, None),
+        # Slower.
+        *((RateLimited, 429, code) for code in (20429, None, 63038, 21999)),
+        *((RateLimited, 400, code) for code in (21611, 30001, 30022, 30023)),
+        # It may have been taken.
+        *((Ambiguous, status, None) for status in (500, 502, 503, 504, 599, 408, 302, 304, 100)),
+        (Ambiguous, 500, 20500),
+        (Ambiguous, 503, 21211),
+    ],
+)
+def test_what_each_refusal_means(kind: type, status: int, code: int | None):
+    assert type(outcome(status, code)) is kind
+
+
+@given(st.integers(100, 599), st.one_of(st.none(), st.integers(0, 99_999)), st.one_of(st.none(), st.text()))
+def test_every_answer_has_an_outcome_and_only_known_codes_touch_an_address(status: int, code, retry_after):
+    told = outcome(status, code, retry_after)
+    assert not isinstance(told, Receipt | Unavailable)
+    if isinstance(told, BadAddress | OptedOut):
+        assert code in CREATE
+        assert 400 <= status < 500
+    if status >= 500:
+        assert isinstance(told, Ambiguous | RateLimited)
+    assert told.code in {str(code), f"http {status}"}
+
+
+@pytest.mark.parametrize(
+    ("header", "wait"),
+    [
+        (None, timedelta(seconds=1)),
+        ("3", timedelta(seconds=3)),
+        (" 3 ", timedelta(seconds=3)),
+        ("0", timedelta(seconds=1)),
+        ("-5", timedelta(seconds=1)),
+        ("1.5", timedelta(seconds=1)),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", timedelta(seconds=1)),
+        ("9" * 400, LONGEST_WAIT),
+        ("³", timedelta(seconds=1)),
+    ],
+)
+def test_the_wait_is_what_twilio_says_within_reason(header: str | None, wait: timedelta):
+    told = outcome(429, 20429, header)
+    assert isinstance(told, RateLimited)
+    assert told.retry_after == wait
+
+
+def test_a_full_queue_waits_longer_than_a_burst():
+    full, burst = outcome(400, 21611), outcome(429, 20429)
+    assert isinstance(full, RateLimited)
+    assert isinstance(burst, RateLimited)
+    assert full.retry_after > burst.retry_after
+
+
+def test_reports_kill_a_number_only_when_it_can_never_read_a_text():
+    assert all(is_dead(code) for code in (30005, 30006, *DEAD))
+    assert not any(is_dead(code) for code in (None, 0, 30003, 30004, 30007, 30008, 30036, 21610, 21408))
+
+
+def test_only_a_stop_is_an_opt_out():
+    assert [code for code in range(20_000, 31_000) if opted_out(code)] == [21610]
