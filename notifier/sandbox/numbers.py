@@ -1,7 +1,7 @@
 """Numbers that play a phone company's moods: what the stand-in for Twilio does with a message to one of them.
 
 The table is data: the stand-in obeys it, the page shows it. Those that begin with +1500555 are Twilio's own
-(twilio.com/docs/iam/test-credentials, November 2026); the others are ours, from the range kept free for fiction.
+(its page on test credentials, November 2026); the others are ours, from the range kept free for fiction.
 """
 
 from __future__ import annotations

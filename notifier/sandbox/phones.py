@@ -16,7 +16,7 @@ INBOUND = "/hooks/twilio/inbound"
 NUMBER_OF_SERVICE = "+15005550006"  #: what a Messaging Service sends from here: Twilio's own valid test number
 STARTS, HELPS = frozenset({"START", "YES", "UNSTOP"}), frozenset({"HELP", "INFO"})
 
-# Twilio's own words, twilio.com/docs/messaging/tutorials/advanced-opt-out, November 2026.
+# Twilio's own words, from its page on Advanced Opt-Out, November 2026.
 ANSWERS = {
     "STOP": "You have successfully been unsubscribed. You will not receive any more messages from this number. "
     "Reply START to resubscribe.",

@@ -8,53 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from email.utils import format_datetime
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
+import httpx
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from notifier.sandbox.callbacks import Callbacks
 from notifier.sandbox.numbers import Number, Step, number_of
-from notifier.sandbox.phones import Phones, new_sid
-from notifier.sandbox.texts import Text
-from notifier_channels.addresses import InvalidAddress, PhoneNumber
-from notifier_channels.sms.segments import count
+from notifier.sandbox.phones import Phones
+from notifier.sandbox.requested import ApiError, checked, whole
+from notifier.sandbox.texts import Text, Texts
 
 PREFIX = "/twilio"
-LONGEST_BODY = 1600
 MOST_ON_A_PAGE = 1000
 MOST_REMEMBERED = 10_000
 
-_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
-_NUMBER = re.compile(r"\+[1-9]\d{1,14}|\d{3,8}")
-_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 +_&-]{1,11}")
-_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # no underscore
 _MESSAGES = {30003: "Unreachable destination handset", 30005: "Unknown destination handset"}
 
 
 Route: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-
-class ApiError(Exception):
-    """One of Twilio's errors."""
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-    def response(self) -> Response:
-        """As it stands on the wire."""
-        more = f"https://www.twilio.com/docs/errors/{self.code}"
-        body = {"code": self.code, "message": self.message, "more_info": more, "status": self.status}
-        headers = {401: {"WWW-Authenticate": 'Basic realm="Twilio API"'}, 429: {"Retry-After": "1"}}
-        return JSONResponse(body, self.status, headers.get(self.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +74,7 @@ class Api:
         """Take a message, or refuse it as Twilio would."""
         self._keys.check(request)
         form = dict(parse_qsl((await request.body()).decode("utf-8", "replace"), keep_blank_values=True))
-        text = _checked(form)
+        text = checked(form)
         if self._phones.has_stopped(text.ours, text.phone):
             raise ApiError(400, 21610, "Attempt to send to unsubscribed recipient")
         number = number_of(text.phone)
@@ -115,7 +95,7 @@ class Api:
         """A page of messages, newest first."""
         self._keys.check(request)
         query = request.query_params
-        size, page = _whole(query.get("PageSize", "50"), 1, MOST_ON_A_PAGE), _whole(query.get("Page", "0"), 0, 10**6)
+        size, page = whole(query.get("PageSize", "50"), 1, MOST_ON_A_PAGE), whole(query.get("Page", "0"), 0, 10**6)
         found = [text for text in self._phones.texts if _matches(text, query)]
         shown = found[page * size : (page + 1) * size]
         path = f"/2010-04-01/Accounts/{self._keys.account_sid}/Messages.json"
@@ -186,6 +166,26 @@ class Api:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """All of it: the routes for the sandbox's server, and what its pages show and do."""
+
+    routes: APIRouter
+    texts: Texts
+    phones: Phones
+    callbacks: Callbacks
+
+
+@asynccontextmanager
+async def stand_in(
+    client: httpx.AsyncClient, keys: Keys, public_url: str, *, answers_keywords: bool, pace: float = 1.0
+) -> AsyncIterator[StandIn]:
+    """Play Twilio for the account of `keys` until the block ends; webhooks are signed with its first token."""
+    async with Callbacks(client, keys.account_sid, keys.auth_tokens[0], public_url, pace=pace) as callbacks:
+        phones = Phones(Texts(), callbacks, keys.account_sid, public_url, answers_keywords=answers_keywords)
+        yield StandIn(router(Api(keys, phones, callbacks, pace=pace)), phones.texts, phones, callbacks)
+
+
 def _answering(route: Route) -> Route:
     async def answer(request: Request) -> Response:
         try:
@@ -203,53 +203,6 @@ def router(api: Api) -> APIRouter:
     routes.add_api_route("/Messages.json", _answering(api.list), methods=["GET"])
     routes.add_api_route("/Messages/{sid}.json", _answering(api.fetch), methods=["GET"])
     return routes
-
-
-def _checked(form: Mapping[str, str]) -> Text:
-    """The message that is asked for.
-
-    Raises:
-        ApiError: Twilio's own, in the order in which it looks.
-
-    """
-    if not form.get("To"):
-        raise ApiError(400, 21604, "A 'To' phone number is required.")
-    try:
-        phone = PhoneNumber.parse(form["To"]).e164
-    except InvalidAddress:
-        raise ApiError(400, 21211, f"Invalid 'To' Phone Number: {form['To'][:6]}XXXX") from None
-    ours = _sender(form)
-    body = form.get("Body", "")
-    if not body.strip():
-        raise ApiError(400, 21619, "A text message body or media urls must be specified.")
-    if len(body) > LONGEST_BODY:
-        raise ApiError(400, 21617, "The concatenated message body exceeds the 1600 character limit")
-    callback = form.get("StatusCallback") or None
-    if callback is not None and not _is_url(callback):
-        raise ApiError(400, 21609, "The StatusCallback URL is not a valid URL.")
-    if "ValidityPeriod" in form:
-        _whole(form["ValidityPeriod"], 1, 36_000, 90007)
-    status, segments = "accepted" if ours.startswith("MG") else "queued", count(body).segments
-    return Text(new_sid(), datetime.now(UTC), phone, ours, body, segments, status=status, callback_url=callback)
-
-
-def _sender(form: Mapping[str, str]) -> str:
-    service, sender = form.get("MessagingServiceSid", ""), form.get("From", "")
-    if service:
-        if not _SERVICE.fullmatch(service):
-            raise ApiError(400, 21705, "The Messaging Service Sid is invalid.")
-        return service
-    if not sender:
-        raise ApiError(400, 21603, "A 'From' phone number is required.")
-    if not (_NUMBER.fullmatch(sender) or _NAME.fullmatch(sender)) or sender == "+15005550001":
-        raise ApiError(
-            400, 21212, "The 'From' number is not a valid phone number, shortcode, or alphanumeric sender ID."
-        )
-    if sender == "+15005550007":
-        raise ApiError(400, 21606, "The 'From' phone number is not a valid message-capable Twilio phone number.")
-    if sender == "+15005550008":
-        raise ApiError(400, 21611, "This 'From' number has exceeded the maximum number of queued messages.")
-    return sender
 
 
 def _matches(text: Text, query: Mapping[str, str]) -> bool:
@@ -270,20 +223,6 @@ def _day(text: str) -> date:
         return date.fromisoformat(text[:10])
     except ValueError:
         raise ApiError(400, 20001, "DateSent is not a valid date") from None
-
-
-def _whole(text: str, least: int, most: int, code: int = 20001) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
-        raise ApiError(400, code, f"A parameter must be a whole number from {least} to {most}")
-    return int(text)
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.netloc) is not None
 
 
 def _basic(header: str) -> bytes:

@@ -17,13 +17,15 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from notifier.sandbox import twilio as sandbox
 from notifier.sandbox.callbacks import Callbacks
 from notifier.sandbox.phones import Phones
 from notifier.sandbox.texts import Texts
-from notifier.sandbox.twilio import Api, Keys, router
+from notifier.sandbox.twilio import Keys
 from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Outgoing, SmsContent
-from notifier_channels.sms.twilio import Account, TwilioProvider
+from notifier_channels.sms.transport import Account
+from notifier_channels.sms.twilio import TwilioProvider
 
 SID = "AC" + "0123456789abcdef" * 2
 TOKEN = "the token of an account in tests"
@@ -101,14 +103,14 @@ class StandIn:
 async def standing_in(
     public_url: str = NOWHERE, *, answers_keywords: bool = True, api_key: str | None = None, pace: float = 0.01
 ) -> AsyncIterator[StandIn]:
+    keys = Keys(SID, (TOKEN, OLD_TOKEN), api_key)
     async with (
         httpx.AsyncClient(trust_env=False, timeout=10) as client,
-        Callbacks(client, SID, TOKEN, public_url, pace=pace) as callbacks,
+        sandbox.stand_in(client, keys, public_url, answers_keywords=answers_keywords, pace=pace) as inner,
     ):
-        phones = Phones(Texts(), callbacks, SID, public_url, answers_keywords=answers_keywords)
         app = FastAPI()
-        app.include_router(router(Api(Keys(SID, (TOKEN, OLD_TOKEN), api_key), phones, callbacks, pace=pace)))
-        stand_in = StandIn("", phones.texts, phones, callbacks)
+        app.include_router(inner.routes)
+        stand_in = StandIn("", inner.texts, inner.phones, inner.callbacks)
         async with serving(_recording(app, stand_in.exchanges)) as url:
             stand_in.url = f"{url}/twilio"
             yield stand_in

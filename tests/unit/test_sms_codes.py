@@ -1,11 +1,14 @@
 """The table from Twilio's codes to outcomes: what suppresses, what pauses, what waits, what is doubt."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.sandbox.numbers import NUMBERS
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -17,6 +20,8 @@ from notifier_channels.contract import (
     Unavailable,
 )
 from notifier_channels.sms.codes import CREATE, DEAD, LONGEST_WAIT, is_dead, opted_out, outcome
+
+DOCS = Path(__file__).parents[2] / "docs/reference"
 
 
 @pytest.mark.parametrize(
@@ -99,3 +104,22 @@ def test_reports_kill_a_number_only_when_it_can_never_read_a_text():
 
 def test_only_a_stop_is_an_opt_out():
     assert [code for code in range(20_000, 31_000) if opted_out(code)] == [21610]
+
+
+def test_the_page_lists_the_whole_table():
+    page = (DOCS / "twilio.md").read_text()
+    rows = re.findall(r"^\| `(\d{5})` \| (.+) \| `(\w+)`(?: for (\d+) s)? \|$", page, re.MULTILINE)
+    expected = []
+    for code, (verdict, detail) in CREATE.items():
+        told = verdict(str(code), detail)
+        wait = str(int(told.retry_after.total_seconds())) if isinstance(told, RateLimited) else ""
+        expected.append((str(code), detail, type(told).__name__, wait))
+    assert rows == expected
+    (dead,) = re.findall(r"^With (.+?) nobody is there", page, re.MULTILINE)
+    assert set(re.findall(r"\d{5}", dead)) == {str(code) for code in DEAD}
+
+
+def test_the_page_lists_every_magic_number():
+    page = (DOCS / "sandbox.md").read_text()
+    rows = re.findall(r"^\| `(\+\d+)` \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    assert rows == [(number.e164, number.does, number.then) for number in NUMBERS]

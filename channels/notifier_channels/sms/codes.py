@@ -1,6 +1,6 @@
 """What Twilio's codes mean: of a request to create a message one outcome, of a later report whether anybody is there.
 
-Source: Twilio's error and warning dictionary (twilio.com/docs/api/errors), read in November 2026. Twilio asks not to
+Source: Twilio's error and warning dictionary on its pages for developers, read in November 2026. Twilio asks not to
 program on single codes because it splits and adds some (changelog of 10 July 2024). So the HTTP status decides first,
 the table only tells cases of one status apart, and an unknown code fails its message and nothing else.
 """

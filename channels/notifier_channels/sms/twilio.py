@@ -1,6 +1,7 @@
 """The Twilio provider: one request for each message, and one outcome for each, with the vendor's own SDK.
 
-`codes` says what an answer means and `segments` what a text costs; what Twilio reports later is read by `webhooks`.
+`transport` carries a request, `codes` says what an answer means and `segments` what a text costs; what Twilio reports
+later is read by `webhooks`.
 Twilio has no idempotency key: a request whose answer is lost is in doubt, is never repeated here, and is settled by the
 status callback or by `look_up`. The same API carries WhatsApp, with `whatsapp:` before both numbers.
 """
@@ -8,13 +9,9 @@ status callback or by `look_up`. The same API carries WhatsApp, with `whatsapp:`
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from notifier_channels.contract import (
     Ambiguous,
@@ -31,13 +28,12 @@ from notifier_channels.contract import (
     Witness,
 )
 from notifier_channels.sending import Sending
-from notifier_channels.sms import codes, segments
+from notifier_channels.sms import segments
+from notifier_channels.sms.transport import Account, outcome_of, transport
 
 if TYPE_CHECKING:
     from twilio.rest.api.v2010.account.message import MessageInstance, MessageList
 
-API_URL: Final = "https://api.twilio.com"
-TIMEOUT = 10.0  #: seconds to connect, and as many for each silence while the answer is awaited
 LONGEST_VALIDITY = 36_000  #: seconds, Twilio's own default
 MOST_LISTED = 200  #: messages of one number that are looked through
 CLOCKS_DIFFER = timedelta(seconds=10)  #: ours and Twilio's
@@ -46,17 +42,6 @@ LATE = timedelta(seconds=60)  #: a request that was given up may still be carrie
 
 class MissingExtra(ImportError):
     """The vendor's SDK is not installed. The message says what to install."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Whose account, and with what it is entered: the auth token under the account's own id, or an API key."""
-
-    sid: str
-    username: str = field(repr=False)
-    password: str = field(repr=False)
-    api_url: str = API_URL
-    timeout: float = TIMEOUT
 
 
 class TwilioProvider:
@@ -184,7 +169,7 @@ class TwilioProvider:
         try:
             message = await messages.create_async(to=str(outgoing.to), **self._from, **fields)
         except Exception as error:  # noqa: BLE001  # whatever came back, the request has left or it has not
-            return _outcome(error)
+            return outcome_of(error)
         if not message.sid:
             return Ambiguous("protocol", "Twilio's answer names no message")
         return Receipt(message.sid, str(message.status))
@@ -209,7 +194,7 @@ class TwilioProvider:
         if self._api is None:
             from twilio.rest import Client
 
-            self._http = _http_client(self._account, self._size)
+            self._http = transport(self._account, self._size)
             account = self._account
             self._api = Client(account.username, account.password, account.sid, http_client=self._http).messages
         return self._api
@@ -226,85 +211,3 @@ class TextSending(Sending[SmsContent]):
                 return outcome
             case _:
                 return super()._of_the_rest(outcome)
-
-
-# The wire -------------------------------------------------------------------------------------------------------------
-
-
-class Refused(Exception):
-    """An answer that is no success, as it came. The SDK's own exception has lost Retry-After."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.code)
-        self.outcome = outcome
-
-
-def _http_client(account: Account, connections: int) -> Any:
-    """The SDK's seam for a transport, over aiohttp: no retries, no redirects, no cookies, and nothing logged (I5)."""
-    import aiohttp
-    from twilio.http import AsyncHttpClient
-    from twilio.http.response import Response
-
-    timeout = aiohttp.ClientTimeout(3 * account.timeout, connect=account.timeout, sock_read=account.timeout)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
-    )
-
-    class Transport(AsyncHttpClient):  # type: ignore[misc]  # the SDK ships no types
-        async def request(  # noqa: PLR0913, PLR0917  # the SDK's signature
-            self,
-            method: str,
-            uri: str,
-            params: dict[str, object] | None = None,
-            data: dict[str, object] | None = None,
-            headers: dict[str, str] | None = None,
-            auth: tuple[str, str] | None = None,
-            timeout: float | None = None,  # noqa: ASYNC109  # the session has its own
-            allow_redirects: bool = False,  # noqa: FBT001, FBT002
-        ) -> Response:
-            del timeout, allow_redirects
-            url = account.api_url.rstrip("/") + uri.removeprefix(API_URL) if account.api_url != API_URL else uri
-            headers = {**(headers or {}), "Authorization": _basic(auth or (account.username, account.password))}
-            query: Any = params
-            async with session.request(
-                method.upper(), url, params=query, data=data, headers=headers, allow_redirects=False
-            ) as answer:
-                text = await answer.text()
-            if not 200 <= answer.status < 300:
-                raise Refused(codes.outcome(answer.status, _code(text), answer.headers.get("Retry-After")))
-            return Response(answer.status, text, answer.headers)
-
-        async def close(self) -> None:
-            await session.close()
-
-    return Transport(logging.getLogger(__name__), is_async=True)
-
-
-def _basic(auth: tuple[str, str]) -> str:
-    return "Basic " + b64encode(":".join(auth).encode()).decode()
-
-
-def _code(text: str) -> int | None:
-    """Twilio's own code out of an error's JSON; None when something else has answered."""
-    try:
-        code = json.loads(text)["code"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return code if isinstance(code, int) else None
-
-
-def _outcome(error: Exception) -> Outcome:
-    """What an exception out of the SDK or its transport says about the request."""
-    import aiohttp
-
-    match error:
-        case Refused():
-            return error.outcome
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return Unavailable("unreachable", f"no connection to Twilio ({type(error).__name__})", is_away=True)
-        case TimeoutError():
-            return Ambiguous("timeout", "Twilio did not answer in time")
-        case aiohttp.ClientError() | OSError():
-            return Ambiguous("closed", f"the connection was lost before the answer ({type(error).__name__})")
-        case _:
-            return Ambiguous("protocol", f"Twilio's answer cannot be read ({type(error).__name__})")

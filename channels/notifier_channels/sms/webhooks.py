@@ -1,6 +1,6 @@
 """What Twilio's webhooks say: proven genuine on the raw request, then read into words of ours. All pure.
 
-Source: twilio.com/docs/usage/security and the message resource's status callback, read in November 2026.
+Source: Twilio's pages on the security of webhooks and on status callbacks, read in November 2026.
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""Carries the requests of Twilio's SDK to its API, and says what it means when no good answer comes back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from notifier_channels.contract import Ambiguous, Outcome, Unavailable
+from notifier_channels.sms import codes
+
+API_URL: Final = "https://api.twilio.com"
+TIMEOUT = 10.0  #: seconds to connect, and as many for each silence while the answer is awaited
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose account, and with what it is entered: the auth token under the account's own id, or an API key."""
+
+    sid: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+    api_url: str = API_URL
+    timeout: float = TIMEOUT
+
+
+class Refused(Exception):
+    """An answer that is no success, as it came. The SDK's own exception has lost Retry-After."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.code)
+        self.outcome = outcome
+
+
+def transport(account: Account, connections: int) -> Any:
+    """The SDK's seam for a transport, over aiohttp: no retries, no redirects, no cookies, and nothing logged (I5)."""
+    import aiohttp
+    from twilio.http import AsyncHttpClient
+    from twilio.http.response import Response
+
+    timeout = aiohttp.ClientTimeout(3 * account.timeout, connect=account.timeout, sock_read=account.timeout)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
+    )
+
+    class Transport(AsyncHttpClient):  # type: ignore[misc]  # the SDK ships no types
+        async def request(  # noqa: PLR0913, PLR0917  # the SDK's signature
+            self,
+            method: str,
+            uri: str,
+            params: dict[str, object] | None = None,
+            data: dict[str, object] | None = None,
+            headers: dict[str, str] | None = None,
+            auth: tuple[str, str] | None = None,
+            timeout: float | None = None,  # noqa: ASYNC109  # the session has its own
+            allow_redirects: bool = False,  # noqa: FBT001, FBT002
+        ) -> Response:
+            del timeout, allow_redirects
+            url = account.api_url.rstrip("/") + uri.removeprefix(API_URL) if account.api_url != API_URL else uri
+            headers = {**(headers or {}), "Authorization": _basic(auth or (account.username, account.password))}
+            query: Any = params
+            async with session.request(
+                method.upper(), url, params=query, data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                text = await answer.text()
+            if not 200 <= answer.status < 300:
+                raise Refused(codes.outcome(answer.status, _code(text), answer.headers.get("Retry-After")))
+            return Response(answer.status, text, answer.headers)
+
+        async def close(self) -> None:
+            await session.close()
+
+    return Transport(logging.getLogger(__name__), is_async=True)
+
+
+def _basic(auth: tuple[str, str]) -> str:
+    return "Basic " + b64encode(":".join(auth).encode()).decode()
+
+
+def _code(text: str) -> int | None:
+    """Twilio's own code out of an error's JSON; None when something else has answered."""
+    try:
+        code = json.loads(text)["code"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return code if isinstance(code, int) else None
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """What an exception out of the SDK or its transport says about the request."""
+    import aiohttp
+
+    match error:
+        case Refused():
+            return error.outcome
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Unavailable("connect", f"no connection to Twilio ({type(error).__name__})", is_away=True)
+        case TimeoutError():
+            return Ambiguous("timeout", "Twilio did not answer in time")
+        case aiohttp.ClientError() | OSError():
+            return Ambiguous("closed", f"the connection was lost before the answer ({type(error).__name__})")
+        case _:
+            return Ambiguous("protocol", f"Twilio's answer cannot be read ({type(error).__name__})")
