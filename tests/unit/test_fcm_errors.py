@@ -161,9 +161,9 @@ def test_no_header_is_too_strange(header):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (httpx.ConnectError("ann"), Unavailable("unreachable", "ConnectError", is_away=True)),
-        (httpx.ConnectTimeout("ann"), Unavailable("unreachable", "ConnectTimeout", is_away=True)),
-        (httpx.ProxyError("ann"), Unavailable("unreachable", "ProxyError", is_away=True)),
+        (httpx.ConnectError("ann"), Unavailable("connect", "ConnectError", is_away=True)),
+        (httpx.ConnectTimeout("ann"), Unavailable("connect", "ConnectTimeout", is_away=True)),
+        (httpx.ProxyError("ann"), Unavailable("connect", "ProxyError", is_away=True)),
         (httpx.PoolTimeout("ann"), Unavailable("busy", "every connection was in use")),
         (httpx.ReadTimeout("ann"), Ambiguous("timeout", "ReadTimeout")),
         (httpx.WriteTimeout("ann"), Ambiguous("timeout", "WriteTimeout")),

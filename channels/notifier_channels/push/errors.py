@@ -116,7 +116,7 @@ def lost(error: BaseException) -> Outcome:
         case httpx.PoolTimeout():
             return Unavailable("busy", "every connection was in use")
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError() | httpx.UnsupportedProtocol():
-            return Unavailable("unreachable", name, is_away=True)
+            return Unavailable("connect", name, is_away=True)
         case httpx.TimeoutException():
             return Ambiguous("timeout", name)
         case _:
