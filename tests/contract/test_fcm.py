@@ -37,8 +37,10 @@ from notifier_channels.contract import (
 from notifier_channels.push import wire
 from notifier_channels.push.fcm import CannotUseFcm, FcmProvider
 from tests.contract import test_providers as suite
+from tests.servers.certificates import Certificates, server_context
 from tests.servers.discovery import violations
 from tests.servers.fcm import Far, Fault, error, push
+from tests.servers.http2 import Door
 from tests.servers.outgoing import Notebook, sent
 
 pytestmark = pytest.mark.anyio
@@ -397,6 +399,23 @@ async def test_closing_waits_for_the_answers_under_way(account: Path):
     assert kinds(batch, outcomes) == [Receipt] * AT_ONCE + [Unavailable] * AT_ONCE
 
 
+async def test_cancelled_within_a_call_it_hears_the_answers_that_are_due(account: Path):
+    async with fcm(account) as (provider, far):
+        witness = Notebook()
+
+        async def cut_off(sending: asyncio.Task) -> None:
+            await witness.committed.wait()
+            sending.cancel()
+
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(sent(provider, [push() for _ in range(AT_ONCE * 3)], witness))
+            group.create_task(cut_off(sending))
+        assert sending.cancelled()
+        assert not witness.in_doubt
+        assert accepted(far) == Counter(witness.allowed)
+    assert len(witness.allowed) == AT_ONCE
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"type": "service_account", "project_id": "p"}'])
 def test_a_file_that_is_no_key_is_refused_without_repeating_it(tmp_path: Path, content: str):
     path = tmp_path / "account.json"
@@ -411,6 +430,57 @@ def test_without_the_sdk_the_extra_is_named(account: Path, monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, "firebase_admin", None)
     with pytest.raises(CannotUseFcm, match="extra `push`"):
         FcmProvider.from_file(account)
+
+
+# HTTP/2, as Google speaks it ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@asynccontextmanager
+async def over_http2(
+    account: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, shows: str = "good", **options
+) -> AsyncIterator[tuple[FcmProvider, Door]]:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    context = server_context(getattr(certificates, shows))
+    async with Far(account).open() as far, Door(far, context, **options).open() as door:
+        provider = FcmProvider.from_file(account, api_url=door.url)
+        try:
+            yield provider, door
+        finally:
+            await provider.close()
+
+
+async def test_a_call_shares_one_connection(account: Path, certificates: Certificates, monkeypatch):
+    async with over_http2(account, certificates, monkeypatch, streams_at_once=20) as (provider, door):
+        batch = [push(name) for name in ("ann", "unregistered-") * 60]
+        outcomes = await sent(provider, batch, Notebook())
+        assert kinds(batch, outcomes) == [Receipt, BadAddress] * 60
+    assert door.lines == 1
+    assert 1 < door.most_streams <= 20
+
+
+async def test_a_server_that_leaves_in_good_order_loses_and_doubles_nothing(
+    account: Path, certificates: Certificates, monkeypatch
+):
+    async with over_http2(account, certificates, monkeypatch, leaves_after=5) as (provider, door):
+        batch, witness = [push() for _ in range(30)], Notebook()
+        outcomes = await sent(provider, batch, witness)
+        taken = {id_ for id_, outcome in outcomes.items() if isinstance(outcome, Receipt)}
+    assert {type(outcome) for outcome in outcomes.values()} <= {Receipt, Ambiguous}
+    assert set(accepted(door.far).values()) == {1}
+    assert taken <= accepted(door.far).keys() <= taken | witness.in_doubt
+
+
+async def test_a_certificate_that_does_not_hold_is_nobody_at_all(
+    account: Path, certificates: Certificates, monkeypatch
+):
+    async with over_http2(account, certificates, monkeypatch, "expired") as (provider, _):
+        outcomes = await sent(provider, [push()], Notebook())
+    assert list(outcomes.values()) == [Unavailable("connect", "ConnectError", is_away=True)]
 
 
 # The stand-in ---------------------------------------------------------------------------------------------------------
