@@ -253,19 +253,24 @@ async def test_a_device_moves_after_the_gate_that_holds_its_owner(api: Api) -> N
     assert await listed(api, "ann") == []
 
 
-async def test_a_device_that_moves_while_a_registration_waits_is_taken_from_its_new_owner(api: Api) -> None:
+async def test_a_device_that_moves_while_a_registration_waits_is_taken_from_its_new_owner_under_their_lock(
+    api: Api,
+) -> None:
     await api.put("cleo", email="cleo@example.test")
     await register(api, "ann")
-    [ann] = await api.rows("SELECT id FROM recipients WHERE external_id = 'ann'")
-    async with await psycopg.AsyncConnection.connect(api.app.database.url) as first:
-        await recipients.lock(first, [ann["id"]])
-        moving = asyncio.create_task(register(api, "bob"))
-        await _until_somebody_waits(api)
-        [held] = await api.rows("SELECT id FROM addresses WHERE channel = 'push'")
-        await devices.remove(first, [held["id"]])  # it goes to Cleo, in the transaction that Bob's waits for
-        [cleo] = await api.rows("SELECT id FROM recipients WHERE external_id = 'cleo'")
-        device, hashed = Device(DeviceKind.FID, FID), api.app.hasher.current(Device(DeviceKind.FID, FID))
-        await devices.add(first, devices.NewDevice(new_id(), cleo["id"], device, hashed, devices.Platform.WEB))
+    owners = {row["external_id"]: row["id"] for row in await api.rows("SELECT id, external_id FROM recipients")}
+    device, hashed = Device(DeviceKind.FID, FID), api.app.hasher.current(Device(DeviceKind.FID, FID))
+    of_cleo = devices.NewDevice(new_id(), owners["cleo"], device, hashed, devices.Platform.WEB)
+    async with await psycopg.AsyncConnection.connect(api.app.database.url) as gate:
+        await recipients.lock(gate, [owners["cleo"]])
+        async with await psycopg.AsyncConnection.connect(api.app.database.url) as first:
+            await recipients.lock(first, [owners["ann"]])
+            moving = asyncio.create_task(register(api, "bob"))
+            await _until_somebody_waits(api)
+            await devices.remove_dead(first, [hashed.digest])
+            await devices.add(first, of_cleo)
+        await asyncio.wait([moving, asyncio.create_task(_until_somebody_waits(api))], return_when="FIRST_COMPLETED")
+        assert not moving.done()
     assert (await moving).status_code == 201
     assert [len(await listed(api, name)) for name in ("ann", "bob", "cleo")] == [0, 1, 0]
 
@@ -274,8 +279,11 @@ async def _until_somebody_waits(api: Api) -> None:
     waiting = (
         "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    while not (await api.rows(waiting))[0]["n"]:
+    for _ in range(500):
+        if (await api.rows(waiting))[0]["n"]:
+            return
         await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 # Adoption -------------------------------------------------------------------------------------------------------------

@@ -225,6 +225,12 @@ async def test_only_the_first_step_is_due_and_rung_for(house):
     assert [row["turn_at"] is None for row in planned] == [True, True, False, False]
 
 
+async def test_a_later_step_is_never_rung_for_even_when_it_has_no_delay(house):
+    at_home = await house(replace(THEN, after=timedelta()))
+    sent = await at_home.notify()
+    assert at_home.bell.rung == sent["sms"]
+
+
 async def test_a_step_whose_turn_would_come_after_the_expiry_is_looked_at_when_that_has_come(house):
     at_home = await house(THEN)
     expires_at = datetime.now(UTC) + timedelta(minutes=10)
