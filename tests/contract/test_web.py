@@ -22,7 +22,7 @@ NO_SUCH = "019892f0-1c9a-7c3e-8a7b-3f1f4a0b9c1d"
 
 
 def concrete(path: str) -> str:
-    return path.replace("{id}", NO_SUCH)
+    return path.replace("{id}", NO_SUCH).replace("{device_id}", NO_SUCH)
 
 
 def routes(document: dict):
@@ -64,6 +64,9 @@ async def test_the_api_is_this_and_nothing_else(api: Api) -> None:
         ("PUT", "/v1/recipients/{id}"),
         ("GET", "/v1/recipients/{id}"),
         ("POST", "/v1/recipients/import"),
+        ("POST", "/v1/recipients/{id}/devices"),
+        ("GET", "/v1/recipients/{id}/devices"),
+        ("DELETE", "/v1/recipients/{id}/devices/{device_id}"),
     }
 
 
