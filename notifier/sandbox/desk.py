@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from fastapi import HTTPException
@@ -16,24 +16,9 @@ from notifier.sandbox.mails import Filter, Inbox, Mail
 from notifier.sandbox.pushes import Push, Pushes
 from notifier.sandbox.reports import Reports
 from notifier.sandbox.texts import Text, Texts
+from notifier.sandbox.wires import Wires
 
 T = TypeVar("T")
-
-
-class Phones(Protocol):
-    """Where somebody can type; the Twilio stand-in."""
-
-    async def type_on_phone(self, phone: str, body: str) -> object:
-        """Hand it to Notifier as an inbound message, and keep the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Where each stand-in answers, as a person types it; empty for one that is off."""
-
-    smtp: str
-    twilio: str = ""
-    fcm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +29,10 @@ class Desk:
     reports: Reports
     client: httpx.AsyncClient
     public_url: str
-    lines: Lines
+    smtp: str  #: host and port, as a person types them
     texts: Texts
     pushes: Pushes
-    phones: Phones | None = None  #: None: there is no account, so nothing can be typed
+    wires: Wires
 
     # Mail
 
@@ -79,9 +64,9 @@ class Desk:
 
     async def type_on(self, phone: str, body: str) -> None:
         """Type something as the person who holds this phone would."""
-        if self.phones is None:
+        if self.wires.twilio is None or self.wires.twilio.phones is None:
             raise HTTPException(409, "Text messages are off: the sandbox has no NOTIFIER_TWILIO_ACCOUNT_SID.")
-        await self.phones.type_on_phone(phone, body)
+        await self.wires.twilio.phones.type_on_phone(phone, body)
 
     # Pushes
 

@@ -1,4 +1,4 @@
-"""The sandbox as one process: the mail catcher, the reports to Notifier and the inbox page in one event loop."""
+"""The sandbox as one process: all stand-ins, what they report to Notifier and the pages in one event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -16,12 +16,13 @@ import uvicorn
 
 from notifier.errors import NotConfigured
 from notifier.sandbox.catcher import Catcher
-from notifier.sandbox.desk import Desk, Lines
+from notifier.sandbox.desk import Desk
 from notifier.sandbox.mails import Inbox
 from notifier.sandbox.pushes import Pushes
 from notifier.sandbox.reports import Reports
 from notifier.sandbox.texts import Texts
 from notifier.sandbox.web import create_app
+from notifier.sandbox.wires import open_wires
 from notifier.settings import SandboxSettings
 
 
@@ -40,28 +41,27 @@ class Running:
 async def open_sandbox(
     settings: SandboxSettings, *, host: str = "127.0.0.1", http_port: int, smtp_port: int, pace: float = 1.0
 ) -> AsyncIterator[Running]:
-    """Catch mail and show it until the block ends. A port of 0 lets the kernel pick one.
+    """Take everything and show it until the block ends. A port of 0 lets the kernel pick one.
 
     Raises:
-        NotConfigured: in production, or when a port is taken.
+        NotConfigured: in production, when a port is taken, or when a stand-in cannot use what it is given.
 
     """
     refuse_production(settings)
-    inbox = Inbox()
+    inbox, texts, pushes = Inbox(), Texts(), Pushes()
     secret = settings.sandbox_secret.get_secret_value() if settings.sandbox_secret else None
-    async with (
-        httpx.AsyncClient(trust_env=False, timeout=10, cookies=_no_cookies()) as client,
-        Reports(client, settings.public_url, secret, pace=pace) as reports,
-    ):
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=10, cookies=_no_cookies()))
+        reports = await stack.enter_async_context(Reports(client, settings.public_url, secret, pace=pace))
+        door = stack.enter_context(_listening(host, http_port))
+        url = f"http://{host}:{door.getsockname()[1]}"
+        wires = await stack.enter_async_context(open_wires(settings, texts, pushes, client, url, pace=pace))
         catcher = Catcher(inbox, reports.tell, pace=pace)
-        with _listening(host, http_port) as door:
-            try:
-                port = await _catching(catcher, host, smtp_port)
-                desk = Desk(inbox, reports, client, settings.public_url, Lines(f"{host}:{port}"), Texts(), Pushes())
-                async with _serving(create_app(desk, host=host), door):
-                    yield Running(f"http://{host}:{door.getsockname()[1]}", port, inbox, desk.texts, desk.pushes)
-            finally:
-                await catcher.close()
+        stack.push_async_callback(catcher.close)
+        port = await _catching(catcher, host, smtp_port)
+        desk = Desk(inbox, reports, client, settings.public_url, f"{host}:{port}", texts, pushes, wires)
+        await stack.enter_async_context(_serving(create_app(desk, wires.routers, host=host), door))
+        yield Running(url, port, inbox, texts, pushes)
 
 
 async def serve(

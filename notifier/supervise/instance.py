@@ -20,6 +20,8 @@ SECRETS: dict[str, Callable[[], str]] = {
     "NOTIFIER_LINK_KEYS": lambda: f"k1:{secrets.token_urlsafe(32)}",
     "NOTIFIER_HASH_KEYS": lambda: f"h1:{secrets.token_urlsafe(32)}",
     "NOTIFIER_SANDBOX_SECRET": lambda: secrets.token_urlsafe(32),
+    "NOTIFIER_TWILIO_ACCOUNT_SID": lambda: f"AC{0:016}{secrets.token_hex(8)}",  # the zeros tell it from a real one
+    "NOTIFIER_TWILIO_AUTH_TOKENS": lambda: secrets.token_hex(16),
 }
 
 
@@ -94,7 +96,10 @@ class Instance:
         )
 
     def secrets(self) -> dict[str, str]:
-        """The keys of links and hashes and the sandbox's secret: made once, and never changed after."""
+        """The keys of links and hashes and what the sandbox is told: made once, and never changed after.
+
+        A state directory of an earlier version gets what it has not.
+        """
         path = self.state / "secrets.env"
         found = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
         if SECRETS.keys() <= found.keys():

@@ -17,6 +17,7 @@ from notifier.errors import NotConfigured
 from notifier.supervise.children import Backoff, Child, Part
 from notifier.supervise.instance import Instance
 from notifier.supervise.pipes import Pipes, Show
+from notifier.supervise.stand_ins import ACCOUNT, stand_ins
 
 CLI = "notifier.cli"
 OURS = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL")  #: what a command needs to join in
@@ -205,13 +206,15 @@ def environment_of(
 ) -> dict[str, str]:
     """What every child is told: what was given, else what is true here."""
     urls = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
+    present = {name: value for name, value in given.items() if value}
+    secrets, sandbox = instance.secrets(), f"http://{HOST}:{ports.sandbox}"
     here = {
-        **instance.secrets(),
+        **{name: value for name, value in secrets.items() if name not in ACCOUNT},
+        **stand_ins(instance.state, secrets, present, sandbox),
         "NOTIFIER_PUBLIC_URL": f"http://{HOST}:{ports.api}",
         "NOTIFIER_SMTP_URL": f"smtp://{HOST}:{ports.smtp}",
-        "NOTIFIER_SANDBOX_URL": f"http://{HOST}:{ports.sandbox}",
+        "NOTIFIER_SANDBOX_URL": sandbox,
     }
-    present = {name: value for name, value in given.items() if value}
     return (
         here
         | present

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ import pytest
 
 from notifier.embedded import Postgres, Valkey, locked
 from notifier.supervise import Instance
+from notifier.supervise.supervisor import Ports, environment_of
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("one at a time")]
 PATIENCE = 60
@@ -296,3 +298,65 @@ def test_a_lock_that_a_dead_process_left_is_no_lock(tmp_path):
     assert instance.take(within=0)
     assert instance.running() is None
     instance.leave()
+
+
+# What the children are told -------------------------------------------------------------------------------------------
+
+VENDORS = ("NOTIFIER_TWILIO_", "NOTIFIER_FCM_")
+
+
+def told(state: Path, **given: str) -> dict[str, str]:
+    """The environment of every child of an installation on the usual ports."""
+    return environment_of(Instance(state), [], given, Ports())
+
+
+def test_text_messages_and_pushes_go_to_the_sandbox_without_being_set_up(tmp_path):
+    environment = told(tmp_path)
+    assert re.fullmatch("AC0{16}[0-9a-f]{16}", environment["NOTIFIER_TWILIO_ACCOUNT_SID"])
+    assert len(environment["NOTIFIER_TWILIO_AUTH_TOKENS"]) == 32
+    assert environment["NOTIFIER_TWILIO_SENDER"] == "+15005550006"
+    assert environment["NOTIFIER_TWILIO_SEGMENTS_PER_SECOND"] == "100"
+    assert environment["NOTIFIER_TWILIO_API_URL"].startswith(environment["NOTIFIER_SANDBOX_URL"])
+    assert environment["NOTIFIER_FCM_API_URL"].startswith(environment["NOTIFIER_SANDBOX_URL"])
+    key = Path(environment["NOTIFIER_FCM_CREDENTIALS"])
+    assert key.parent == tmp_path
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert json.loads(key.read_text())["token_uri"].startswith(environment["NOTIFIER_SANDBOX_URL"])
+    assert told(tmp_path) == environment
+
+
+def test_a_state_directory_from_before_gets_the_secrets_that_it_has_not(tmp_path):
+    old = {
+        "NOTIFIER_LINK_KEYS": "k1:" + "l" * 43,
+        "NOTIFIER_HASH_KEYS": "h1:" + "h" * 43,
+        "NOTIFIER_SANDBOX_SECRET": "s",
+    }
+    (tmp_path / "secrets.env").write_text("".join(f"{name}={value}\n" for name, value in old.items()))
+    environment = told(tmp_path)
+    assert {name: environment[name] for name in old} == old
+    assert environment["NOTIFIER_TWILIO_ACCOUNT_SID"].startswith("AC")
+    assert stat.S_IMODE((tmp_path / "secrets.env").stat().st_mode) == 0o600
+    assert told(tmp_path) == environment
+
+
+def test_an_account_of_ones_own_is_used_alone(tmp_path):
+    """Nothing of the sandbox's is mixed into it: neither its address nor its sender."""
+    own = {
+        "NOTIFIER_TWILIO_ACCOUNT_SID": "AC" + "1" * 32,
+        "NOTIFIER_TWILIO_AUTH_TOKENS": "mine",
+        "NOTIFIER_FCM_CREDENTIALS": "/mine.json",
+    }
+    environment = told(tmp_path, **own)
+    assert {name: value for name, value in environment.items() if name.startswith(VENDORS)} == own
+    assert [path.name for path in tmp_path.iterdir()] == ["secrets.env"]
+
+
+def test_a_variable_that_is_empty_is_one_that_was_not_given(tmp_path):
+    empty = {"NOTIFIER_TWILIO_ACCOUNT_SID": "", "NOTIFIER_FCM_CREDENTIALS": ""}
+    assert told(tmp_path, **empty) == told(tmp_path)
+
+
+def test_one_setting_of_a_vendor_can_be_changed(tmp_path):
+    environment = told(tmp_path, NOTIFIER_TWILIO_SENDER="ACME")
+    assert environment["NOTIFIER_TWILIO_SENDER"] == "ACME"
+    assert environment["NOTIFIER_TWILIO_ACCOUNT_SID"].startswith("AC0000")

@@ -44,8 +44,9 @@ def renderer(desk: Desk) -> Render:
     environment.globals |= {
         "simulators": SIMULATORS,
         "everybody_else": EVERYBODY_ELSE,
-        "lines": desk.lines,
-        "can_type": desk.phones is not None,
+        "smtp": desk.smtp,
+        "twilio": desk.wires.twilio,
+        "fcm": desk.wires.fcm,
         "public_url": desk.public_url,
         "look": "",  # where a page that is live asks for its changing parts
     }
