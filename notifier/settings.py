@@ -78,9 +78,11 @@ class SandboxSettings(Environment):
     twilio_auth_tokens: Secrets = Field(
         None, description="The account's auth token; while it is rotated both, separated by a comma."
     )
-    twilio_sender: str | None = Field(
-        None,
-        description="Who text messages are from: a number such as +4930123456, a Messaging Service `MG...`, or a name.",
+    twilio_api_key: SecretStr | None = Field(
+        None, description="`SK...:secret`: what requests are made with, when not with the auth token."
+    )
+    twilio_answers_keywords: bool = Field(
+        True, description="Twilio itself answers STOP, START and HELP, which it does unless that is switched off there."
     )
     fcm_credentials: Path | None = Field(
         None, description="The JSON key of a Firebase service account. Empty: no push."
@@ -127,17 +129,15 @@ class Settings(Appearance, SandboxSettings):
     smtp_marketing_url: SecretStr | None = Field(None, description="A relay of its own for marketing, if there is one.")
     smtp_connections: int = Field(2, ge=1, le=50, description="Connections to the relay per worker process.")
 
-    twilio_api_key: SecretStr | None = Field(
-        None, description="`SK...:secret`: what requests are made with, when not with the auth token."
+    twilio_sender: str | None = Field(
+        None,
+        description="Who text messages are from: a number such as +4930123456, a Messaging Service `MG...`, or a name.",
     )
     twilio_marketing_sender: str | None = Field(None, description="Another sender for marketing, if there is one.")
     twilio_segments_per_second: float = Field(
         1, ge=0.1, le=10_000, description="Each sender's rate in segments: an ordinary number has 1, a short code 100."
     )
     twilio_connections: int = Field(4, ge=1, le=100, description="Requests to Twilio at once per worker process.")
-    twilio_answers_keywords: bool = Field(
-        True, description="Twilio itself answers STOP, START and HELP, which it does unless that is switched off there."
-    )
     twilio_api_url: str = Field("https://api.twilio.com", description="Another only for the sandbox.")
 
     fcm_at_once: int = Field(

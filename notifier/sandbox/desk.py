@@ -64,7 +64,7 @@ class Desk:
 
     async def type_on(self, phone: str, body: str) -> None:
         """Type something as the person who holds this phone would."""
-        if self.wires.twilio is None or self.wires.twilio.phones is None:
+        if self.wires.twilio is None:
             raise HTTPException(409, "Text messages are off: the sandbox has no NOTIFIER_TWILIO_ACCOUNT_SID.")
         await self.wires.twilio.phones.type_on_phone(phone, body)
 

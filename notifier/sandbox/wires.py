@@ -6,38 +6,27 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 from fastapi import APIRouter
 
 from notifier.errors import NotConfigured
+from notifier.sandbox import twilio
+from notifier.sandbox.callbacks import Callbacks
+from notifier.sandbox.numbers import NUMBERS
+from notifier.sandbox.phones import Phones
 from notifier.sandbox.pushes import Pushes
 from notifier.sandbox.texts import Texts
 from notifier.settings import SandboxSettings
 
 
-class Row(Protocol):
+@dataclass(frozen=True, slots=True)
+class Mood:
     """One line in the table of those that play a provider's moods."""
 
-    @property
-    def name(self) -> str:
-        """The number, or how the device's id begins."""
-
-    @property
-    def does(self) -> str:
-        """What the sandbox does."""
-
-    @property
-    def then(self) -> str:
-        """What Notifier makes of it."""
-
-
-class Phones(Protocol):
-    """Where somebody can type; the stand-in for Twilio."""
-
-    async def type_on_phone(self, phone: str, body: str) -> object:
-        """Hand it to Notifier as an inbound message, and keep the answer."""
+    to: str  #: the number, or how the device's id begins
+    does: str
+    then: str  #: what Notifier makes of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +35,21 @@ class Wire:
 
     router: APIRouter
     url: str  #: what Notifier is told as the provider's address
-    moods: Sequence[Row]
-    phones: Phones | None = None
+    moods: Sequence[Mood]
+
+
+@dataclass(frozen=True, slots=True)
+class TwilioWire(Wire):
+    """With phones to type on."""
+
+    phones: Phones
 
 
 @dataclass(frozen=True, slots=True)
 class Wires:
     """Those that are on."""
 
-    twilio: Wire | None = None
+    twilio: TwilioWire | None = None
     fcm: Wire | None = None
 
     @property
@@ -73,11 +68,26 @@ async def open_wires(
         NotConfigured: a setting names something that cannot be used.
 
     """
+    fcm = None if settings.fcm_credentials is None else _fcm(settings.fcm_credentials, pushes, url)
     async with AsyncExitStack() as stack:
-        twilio = fcm = None
-        if settings.fcm_credentials is not None:
-            fcm = _fcm(settings.fcm_credentials, pushes, url)
-        yield Wires(twilio, fcm)
+        texting = None
+        if settings.twilio_account_sid and settings.twilio_auth_tokens:
+            texting = await stack.enter_async_context(_twilio(settings, texts, client, url, pace))
+        yield Wires(texting, fcm)
+
+
+@asynccontextmanager
+async def _twilio(
+    settings: SandboxSettings, texts: Texts, client: httpx.AsyncClient, url: str, pace: float
+) -> AsyncIterator[TwilioWire]:
+    account, public_url = settings.twilio_account_sid or "", settings.public_url
+    tokens = tuple(token.get_secret_value() for token in settings.twilio_auth_tokens or ())
+    key = settings.twilio_api_key.get_secret_value() if settings.twilio_api_key else None
+    async with Callbacks(client, account, tokens[0], public_url, pace=pace) as callbacks:
+        phones = Phones(texts, callbacks, account, public_url, answers_keywords=settings.twilio_answers_keywords)
+        api = twilio.Api(twilio.Keys(account, tokens, key), phones, callbacks, pace=pace)
+        moods = [Mood(number.e164, number.does, number.then) for number in NUMBERS]
+        yield TwilioWire(twilio.router(api), f"{url}{twilio.PREFIX}", moods, phones)
 
 
 def _fcm(path: Path, pushes: Pushes, url: str) -> Wire:
@@ -90,4 +100,5 @@ def _fcm(path: Path, pushes: Pushes, url: str) -> Wire:
         account = Account.read(path)
     except (OSError, ValueError, KeyError, TypeError):
         raise NotConfigured("NOTIFIER_FCM_CREDENTIALS: this is not the JSON key of a service account") from None
-    return Wire(fcm.router(pushes, account), f"{url}{PREFIX}", fcm.SIMULATORS)
+    moods = [Mood(f"{one.name}-…", one.does, one.then) for one in fcm.SIMULATORS]
+    return Wire(fcm.router(pushes, account), f"{url}{PREFIX}", moods)

@@ -12,7 +12,7 @@ import pytest
 from notifier.sandbox.pushes import Push
 from notifier.sandbox.server import Running
 from notifier.sandbox.texts import Text
-from tests.servers.sandbox import Notifier, listening_notifier, running_sandbox
+from tests.servers.sandbox import TWILIO, Notifier, listening_notifier, running_sandbox
 
 EVIL = '<script>alert("x")</script>'
 MARK = "nothing here reaches a real person"
@@ -303,3 +303,104 @@ def test_without_an_account_nothing_can_be_typed_and_the_page_says_why(page: htt
     assert '<form class="type"' not in page.get("/texts").text
     assert page.post(f"/api/phones/{ANN}/type", json={"body": "STOP"}).status_code == 409
     assert page.post(f"/texts/{ANN}/type", data={"body": "STOP"}).status_code == 409
+
+
+# Typing ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def texting(notifier: Notifier) -> Iterator[Running]:
+    """A sandbox with an account at Twilio."""
+    with running_sandbox(notifier.url, secret=None, **TWILIO) as running:
+        yield running
+
+
+@pytest.fixture
+def phone(texting: Running, notifier: Notifier) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=texting.http_url, timeout=20) as client:
+        yield client
+    texting.texts.clear()
+    notifier.script, notifier.body = [], b""
+    while not notifier.requests.empty():
+        notifier.requests.get_nowait()
+
+
+def answer_with(notifier: Notifier, twiml: str) -> None:
+    notifier.script, notifier.body = [200], f"<Response>{twiml}</Response>".encode()
+
+
+def test_what_is_typed_goes_to_notifier_and_its_answer_is_a_bubble(phone: httpx.Client, notifier: Notifier) -> None:
+    answer_with(notifier, "<Message>You get &lt;b&gt;no&lt;/b&gt; more.</Message>")
+    shown = phone.post(f"/texts/{ANN}/type", data={"body": " Stop "}, follow_redirects=True).text
+    shown = shown[shown.index('id="thread"') :]
+    bubbles = re.findall(r'class="(got|typed)">.*?<p class="bubble" dir="auto">(.*?)</p>', shown, re.DOTALL)
+    assert bubbles == [("typed", "Stop"), ("got", "You get &lt;b&gt;no&lt;/b&gt; more.")]
+    request = notifier.next()
+    assert b"Body=Stop&" in request.body
+    assert "X-Twilio-Signature" in request.headers
+
+
+def test_typing_by_json_tells_what_came_back(phone: httpx.Client, texting: Running, notifier: Notifier) -> None:
+    text(texting, ANN, "Sale!", ours="ACME")
+    answer_with(notifier, "<Message>Bye.</Message>")
+    told = phone.post(f"/api/phones/{ANN}/type", json={"body": "STOP"}).json()["texts"]
+    assert [(one["body"], one["inbound"], one["ours"]) for one in told] == [
+        ("STOP", True, "ACME"),
+        ("Bye.", False, "ACME"),
+    ]
+
+
+def test_a_phone_that_nobody_wrote_to_is_typed_on_with_its_number(phone: httpx.Client) -> None:
+    answer = phone.post("/texts/type", data={"phone": "+49 151 1234-5678", "body": "Hello"}, follow_redirects=True)
+    assert answer.url.path == f"/texts/{ANN}"
+    assert ">Hello</p>" in answer.text
+
+
+def test_a_text_that_notifier_does_not_take_is_shown_as_failed(phone: httpx.Client, notifier: Notifier) -> None:
+    notifier.script = [500]
+    assert "failed 11200" in phone.post(f"/texts/{ANN}/type", data={"body": "x"}, follow_redirects=True).text
+
+
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [
+        ("/texts/type", {"phone": "0151", "body": "STOP"}),
+        ("/texts/type", {"body": "STOP"}),
+        ("/texts/type", {"phone": ANN, "body": "x" * 1601}),
+        (f"/texts/{ANN}/type", {"body": "  "}),
+        (f"/texts/{ANN}/type", {}),
+    ],
+)
+def test_what_cannot_be_typed_is_refused_in_words_and_stays_in_the_field(
+    phone: httpx.Client, texting: Running, path: str, typed: dict[str, str]
+) -> None:
+    answer = phone.post(path, data=typed)
+    assert answer.status_code == 422
+    assert 'role="alert"' in answer.text
+    assert all(f'value="{value}"' in answer.text for value in typed.values())
+    assert len(texting.texts) == 0
+
+
+def test_a_form_that_is_too_big_is_refused(phone: httpx.Client) -> None:
+    assert phone.post(f"/texts/{ANN}/type", data={"body": "x" * 20_000}).status_code == 413
+
+
+@pytest.mark.parametrize(("number", "body"), [("hello", "x"), (ANN, ""), (ANN, " "), (ANN, "x" * 1601), ("+12", "x")])
+def test_json_that_cannot_be_typed_is_refused(phone: httpx.Client, number: str, body: str) -> None:
+    assert phone.post(f"/api/phones/{number}/type", json={"body": body}).status_code == 422
+
+
+def test_the_vendors_own_requests_are_let_in(phone: httpx.Client, texting: Running) -> None:
+    account = TWILIO["twilio_account_sid"]
+    message = {"To": "+12025550100", "From": "+15005550006", "Body": "Hello"}
+    path = f"/twilio/2010-04-01/Accounts/{account}/Messages.json"
+    made = phone.post(path, data=message, auth=(str(account), str(TWILIO["twilio_auth_tokens"])))
+    assert made.status_code == 201
+    assert texting.texts.get(made.json()["sid"]) is not None
+    assert phone.post(path, data=message, headers={"Origin": "https://evil.test"}).status_code == 403
+
+
+def test_the_simulators_of_what_is_on_are_listed(phone: httpx.Client) -> None:
+    for path in ("/simulators", "/texts"):
+        assert "<code>+15005550004</code>" in phone.get(path).text
+    assert "Pushes are off" in phone.get("/simulators").text

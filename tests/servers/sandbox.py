@@ -7,22 +7,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from notifier.sandbox.server import Running, open_sandbox
 from notifier.settings import SandboxSettings
 
 SECRET = "a secret of at least thirty-two characters"
 NOWHERE = "http://127.0.0.1:9"
+TWILIO = {"twilio_account_sid": "AC" + "0" * 32, "twilio_auth_tokens": "made up", "twilio_answers_keywords": False}
 
 
 @contextmanager
-def running_sandbox(public_url: str = NOWHERE, secret: str | None = SECRET, pace: float = 0.01) -> Iterator[Running]:
+def running_sandbox(
+    public_url: str = NOWHERE, secret: str | None = SECRET, pace: float = 0.01, **more: Any
+) -> Iterator[Running]:
     ready: queue.Queue[Running] = queue.Queue()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def live() -> None:
-        settings = SandboxSettings(public_url=public_url, sandbox_secret=secret)
+        settings = SandboxSettings(public_url=public_url, sandbox_secret=secret, **more)
         async with open_sandbox(settings, http_port=0, smtp_port=0, pace=pace) as running:
             ready.put(running)
             await stop.wait()
@@ -48,12 +52,13 @@ class Request:
 
 @dataclass
 class Notifier:
-    """Answers each request with the next status of `script`, then with 204."""
+    """Answers each request with the next status of `script`, then with 204; with a `body`, when there is one."""
 
     url: str
     requests: queue.Queue[Request]
     script: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     gate: threading.Event | None = None  #: closed: nothing is answered
     under_way: int = 0
     most_under_way: int = 0
@@ -82,8 +87,9 @@ def listening_notifier(port: int = 0) -> Iterator[Notifier]:
             self.send_response(status)
             for name, value in notifier.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(notifier.body)))
             self.end_headers()
+            self.wfile.write(notifier.body)
 
         do_GET = do_POST = answer  # noqa: N815 -- http.server calls them so
 

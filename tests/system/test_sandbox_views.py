@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from notifier.sandbox.pushes import Push
 from notifier.sandbox.server import Running
 from notifier.sandbox.texts import Text
-from tests.servers.sandbox import Notifier, listening_notifier, running_sandbox
+from tests.servers.sandbox import TWILIO, Notifier, listening_notifier, running_sandbox
 
 pytestmark = pytest.mark.system
 
@@ -70,7 +70,7 @@ def notifier() -> Iterator[Notifier]:
 
 @pytest.fixture
 def sandbox(notifier: Notifier) -> Iterator[Running]:
-    with running_sandbox(notifier.url, twilio=True) as sandbox:
+    with running_sandbox(notifier.url, **TWILIO) as sandbox:
         yield sandbox
 
 
@@ -116,7 +116,7 @@ def test_a_phone_that_nobody_wrote_to_can_be_typed_on_without_javascript(
 ) -> None:
     page = browser.new_page(base_url=sandbox.http_url, java_script_enabled=False)
     page.goto("/texts")
-    page.get_by_label("Number").fill("+49 (151) 1234-5678")
+    page.get_by_label("Number", exact=True).fill("+49 (151) 1234-5678")
     page.get_by_label("Text", exact=True).fill("help")
     page.get_by_role("button", name="Send to Notifier").click()
     expect(page.get_by_role("heading", name=ANN)).to_be_visible()
