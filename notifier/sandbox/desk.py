@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, TypeVar
+from uuid import UUID
 
 import httpx
 from fastapi import HTTPException
@@ -70,10 +71,10 @@ class Desk:
 
     # Pushes
 
-    def find_pushes(self, device: str, message: str, after: int, limit: int) -> list[Push]:
+    def find_pushes(self, device: str, message: UUID | None, after: int, limit: int) -> list[Push]:
         """The newest pushes to a device or of a message; `after` leaves out one and all that came before it."""
         new = takewhile(lambda push: push.id > after, self.pushes)
-        wanted = (push for push in new if device in ("", push.device) and message in ("", push.tag))
+        wanted = (push for push in new if device in ("", push.device) and message in (None, message_of(push)))
         return list(islice(wanted, limit))
 
     # All
@@ -106,6 +107,14 @@ class Desk:
             "told": sum(len(text.told) for text in texts),
             "statuses": dict(Counter(text.status for text in texts if not text.is_inbound)),
         }
+
+
+def message_of(push: Push) -> UUID | None:
+    """Notifier's message, which is the tag of its pushes."""
+    try:
+        return UUID(push.tag)
+    except ValueError:
+        return None
 
 
 def latest(found: Sequence[T], key: Callable[[T], str]) -> list[tuple[T, int]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query
 
-from notifier.sandbox.desk import Desk
+from notifier.sandbox.desk import Desk, message_of
 from notifier.sandbox.pushes import MOST_PUSHES, Push
 
 
@@ -16,7 +17,10 @@ def router(desk: Desk) -> APIRouter:
 
     @routes.get("/pushes")
     def find_pushes(
-        device: str = "", message: str = "", after: int = 0, limit: Annotated[int, Query(ge=1, le=MOST_PUSHES)] = 50
+        device: str = "",
+        message: UUID | None = None,
+        after: int = 0,
+        limit: Annotated[int, Query(ge=1, le=MOST_PUSHES)] = 50,
     ) -> dict[str, Any]:
         """The newest first, those that a later one replaced, too; `message` is the id of Notifier's message."""
         return {"pushes": [_told(push) for push in desk.find_pushes(device, message, after, limit)]}
@@ -44,11 +48,12 @@ def router(desk: Desk) -> APIRouter:
 
 
 def _told(push: Push) -> dict[str, Any]:
+    message = message_of(push)
     return {
         "id": push.id,
         "at": push.at.isoformat(),
         "device": push.device,
-        "message_id": push.tag or None,
+        "message_id": str(message) if message else None,
         "title": push.title,
         "body": push.body,
         "image": push.image,
