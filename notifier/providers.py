@@ -96,7 +96,8 @@ def _twilio(settings: Settings, lane: Lane, limits: Limits) -> AnyProvider:
 
 
 def _twilio_client(settings: Settings, sender: str, lane: Lane, pace: Pace, most_at_once: int) -> TwilioProvider:
-    from notifier_channels.sms.twilio import Account, MissingExtra, TwilioProvider
+    from notifier_channels.sms.transport import Account
+    from notifier_channels.sms.twilio import MissingExtra, TwilioProvider
 
     sid = settings.twilio_account_sid or ""
     try:

@@ -49,15 +49,15 @@ class Phones:
         Its status is `received`, or `failed` with 11200 when Notifier did not take it.
         """
         to = ours or self._last_writer(phone)
-        typed = self.texts.keep(_text(phone, to, body, is_inbound=True, status="received"))
+        typed = self.texts.keep(_typed(phone, to, body))
         keyword = self._mind(to, phone, body)
         answer = await self._callbacks.post(self._url, self._form(typed, keyword))
         if answer is None or not answer.is_success:
             typed.status, typed.error_code = "failed", 11200
         elif (reply := _message_of(answer.text)) is not None and not self.has_stopped(to, phone):
-            self.texts.keep(_text(phone, to, reply, status="delivered"))
+            self.texts.keep(_reply(phone, to, reply))
         if keyword is not None:
-            self.texts.keep(_text(phone, to, ANSWERS[keyword], status="delivered"))
+            self.texts.keep(_reply(phone, to, ANSWERS[keyword]))
         return typed
 
     def _mind(self, ours: str, phone: str, body: str) -> str | None:
@@ -104,9 +104,14 @@ def new_sid() -> str:
     return "SM" + secrets.token_hex(16)
 
 
-def _text(phone: str, ours: str, body: str, *, status: str, is_inbound: bool = False) -> Text:
-    segments = max(1, count(body).segments)
-    return Text(new_sid(), datetime.now(UTC), phone, ours, body, segments, is_inbound=is_inbound, status=status)
+def _typed(phone: str, ours: str, body: str) -> Text:
+    segments = count(body).segments
+    return Text(new_sid(), datetime.now(UTC), phone, ours, body, segments, is_inbound=True, status="received")
+
+
+def _reply(phone: str, ours: str, body: str) -> Text:
+    segments = count(body).segments
+    return Text(new_sid(), datetime.now(UTC), phone, ours, body, segments, is_reply=True, status="delivered")
 
 
 def _message_of(twiml: str) -> str | None:

@@ -30,6 +30,7 @@ class Text:
     body: str
     segments: int
     is_inbound: bool = False  #: typed on the phone
+    is_reply: bool = False  #: answers what was typed, through TwiML or by Twilio itself
     status: str = "queued"  #: in Twilio's words
     error_code: int | None = None
     callback_url: str | None = None

@@ -149,7 +149,7 @@ class Api:
             "date_created": at,
             "date_sent": None if text.status in {"queued", "accepted"} else at,
             "date_updated": at,
-            "direction": "inbound" if text.is_inbound else "outbound-api",
+            "direction": _direction(text),
             "error_code": text.error_code,
             "error_message": _MESSAGES.get(text.error_code or 0),
             "from": text.phone if text.is_inbound else us,
@@ -216,6 +216,12 @@ def _matches(text: Text, query: Mapping[str, str]) -> bool:
     if "DateSent<" in query and not (is_sent and sent <= _day(query["DateSent<"])):
         return False
     return "DateSent>" not in query or (is_sent and sent >= _day(query["DateSent>"]))
+
+
+def _direction(text: Text) -> str:
+    if text.is_inbound:
+        return "inbound"
+    return "outbound-reply" if text.is_reply else "outbound-api"
 
 
 def _day(text: str) -> date:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -32,6 +34,7 @@ from notifier_channels.contract import (
     Unavailable,
     Withheld,
 )
+from notifier_channels.sms.twilio import MissingExtra
 from tests.contract.test_providers import Far, ProviderContract
 from tests.servers.outgoing import Notebook, sent
 from tests.servers.twilio import (
@@ -202,6 +205,20 @@ async def test_a_receipt_names_the_message_at_twilio(stand_in: StandIn):
     assert outcome == Receipt(text.sid, "queued")
 
 
+async def test_batches_share_the_connections_and_so_the_doubt(stand_in: StandIn):
+    provider, witness = provider_at(stand_in.url), Notebook()
+    batches = [[text_to(NUMBERS["ann"]) for _ in range(20)] for _ in range(3)]
+    await asyncio.gather(*(sent(provider, batch, witness) for batch in batches))
+    await provider.close()
+    assert witness.most_in_doubt == 3
+
+
+async def test_without_the_sdk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "twilio.rest", None)
+    with pytest.raises(MissingExtra, match=re.escape("notifier-dispatch[sms]")):
+        provider_at(NOWHERE)
+
+
 async def test_an_api_key_opens_the_account_too():
     async with standing_in(api_key="SK123:secret") as stand_in:
         provider = provider_at(stand_in.url, username="SK123", password="secret")
@@ -334,11 +351,12 @@ async def test_a_message_whose_answer_was_lost_is_found_again(stand_in: StandIn)
     provider = provider_at(stand_in.url)
     lost = text_to(NUMBERS["doubt"])
     await sent(provider, [lost, text_to(NUMBERS["ann"])], Notebook())
-    await stand_in.phones.type_on_phone(NUMBERS["doubt"], "hello?", SENDER)
+    await stand_in.phones.type_on_phone(NUMBERS["bob"], "hello?", NUMBERS["doubt"])  # inbound, to that number
+    await stand_in.phones.type_on_phone(NUMBERS["doubt"], "help", SENDER)  # answered by Twilio itself
     asked = replace(doubt(), message=lost.id)
     found = await provider.look_up([asked])
     await provider.close()
-    (sid,) = [text.sid for text in stand_in.texts if text.phone == NUMBERS["doubt"] and not text.is_inbound]
+    (sid,) = [text.sid for text in stand_in.texts if text.callback_url and text.phone == NUMBERS["doubt"]]
     assert found.keys() == {lost.id}
     assert found[lost.id].reference == sid
     conforms_as_answer("get", "200", MESSAGES, stand_in.exchanges[-1].json)

@@ -69,6 +69,16 @@ class Http2Line(asyncio.Protocol):
         self.transport.write(self.http.data_to_send())
 
 
+class SecureLine(asyncio.Protocol):
+    """A connection over TLS, until both sides have said which HTTP they speak."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        protocol = Http2Line() if spoken == "h2" else Line()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
 def answer_to(request: bytes) -> tuple[int, bytes]:
     """By the request's path alone."""
     if b"Messages.json" in request:
@@ -83,14 +93,14 @@ def answer_to(request: bytes) -> tuple[int, bytes]:
 
 
 async def main(certificate: str | None) -> None:
-    """One door in the clear; with a certificate also one that speaks HTTP/2 over TLS."""
+    """One door in the clear; with a certificate also one over TLS."""
     loop = asyncio.get_running_loop()
     doors = [await loop.create_server(Line, "127.0.0.1", 0)]
     if certificate:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate)
-        context.set_alpn_protocols(["h2"])
-        doors.append(await loop.create_server(Http2Line, "127.0.0.1", 0, ssl=context))
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        doors.append(await loop.create_server(SecureLine, "127.0.0.1", 0, ssl=context))
     print("listening on", *(door.sockets[0].getsockname()[1] for door in doors), flush=True)
     await asyncio.gather(*(door.serve_forever() for door in doors))
 

@@ -184,7 +184,7 @@ class TwilioProvider:
             if created is not None and created < since:
                 return candidates
             seen += 1
-            is_ours = str(one.direction).startswith("outbound") and one.sid not in doubt.taken
+            is_ours = one.direction == "outbound-api" and one.sid not in doubt.taken
             if is_ours and (created is None or created <= until):
                 candidates.append(one)
         return candidates if seen <= MOST_LISTED else []
