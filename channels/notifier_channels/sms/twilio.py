@@ -130,7 +130,7 @@ class TwilioProvider:
     async def close(self) -> None:
         """Give the connections back. What has not left is not sent."""
         self._is_closed = True
-        for sending in self._running:
+        for sending in list(self._running):
             sending.stop(Unavailable("closed", "the provider was closed"))
             await sending.answers_due()
         if self._http is not None:
