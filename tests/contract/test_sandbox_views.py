@@ -5,13 +5,17 @@ import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 
 import httpx
 import pytest
 
+from notifier.errors import NotConfigured
+from notifier.sandbox.fcm_account import write_service_account
 from notifier.sandbox.pushes import Push
-from notifier.sandbox.server import Running
+from notifier.sandbox.server import Running, open_sandbox
 from notifier.sandbox.texts import Text
+from notifier.settings import SandboxSettings
 from tests.servers.sandbox import TWILIO, Notifier, listening_notifier, running_sandbox
 
 EVIL = '<script>alert("x")</script>'
@@ -413,3 +417,30 @@ def test_the_simulators_of_what_is_on_are_listed(phone: httpx.Client) -> None:
     for path in ("/simulators", "/texts"):
         assert "<code>+15005550004</code>" in phone.get(path).text
     assert "Pushes are off" in phone.get("/simulators").text
+
+
+# Starting -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"private_key": "x"}'])
+async def test_a_key_file_that_is_none_is_named_with_its_setting(tmp_path: Path, content: str | None) -> None:
+    key = tmp_path / "key.json"
+    if content is not None:
+        key.write_text(content)
+    with pytest.raises(NotConfigured, match="NOTIFIER_FCM_CREDENTIALS"):
+        async with open_sandbox(SandboxSettings(fcm_credentials=key), http_port=0, smtp_port=0):
+            pytest.fail("it started")
+
+
+@pytest.mark.anyio
+async def test_devices_are_played_with_a_key_file(tmp_path: Path) -> None:
+    write_service_account(tmp_path / "key.json", "http://127.0.0.1:1")
+    settings = SandboxSettings(fcm_credentials=tmp_path / "key.json")
+    async with (
+        open_sandbox(settings, http_port=0, smtp_port=0) as running,
+        httpx.AsyncClient(base_url=running.http_url) as client,
+    ):
+        assert "<code>unregistered-…</code>" in (await client.get("/simulators")).text
+        sent = await client.post("/fcm/v1/projects/notifier-sandbox/messages:send", json={"message": {}})
+        assert sent.status_code == 401

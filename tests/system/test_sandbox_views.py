@@ -52,6 +52,11 @@ CONTRAST = """() => {
 }"""
 
 
+SIDEWAYS = """() => [...document.querySelectorAll("body *")]
+  .filter((one) => /auto|scroll/.test(getComputedStyle(one).overflowX) && one.scrollWidth > one.clientWidth)
+  .map((one) => `${one.tagName}.${one.className}`)"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
@@ -170,6 +175,7 @@ def test_a_row_keeps_the_focus_while_others_come_in(page: Page, sandbox: Running
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/texts", f"/texts/{ANN}", "/pushes", f"/pushes/{FID}", "/simulators"])
 def test_nothing_overflows_a_phone_and_all_can_be_read(page: Page, sandbox: Running, path: str, scheme: str) -> None:
+    text(sandbox, LONG).status = "delivered"
     text(sandbox, LONG).error_code = 30003
     text(sandbox, "שלום", phone=ANN).is_inbound = True
     push(
@@ -182,4 +188,5 @@ def test_nothing_overflows_a_phone_and_all_can_be_read(page: Page, sandbox: Runn
         page.set_viewport_size({"width": width, "height": 740})
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(SIDEWAYS) == []
         assert page.evaluate(CONTRAST) == []
