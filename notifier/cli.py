@@ -52,7 +52,7 @@ def sandbox(
         "127.0.0.1"
     ),
 ) -> None:
-    """Catch mail instead of sending it, and show it in an inbox page. Refuses to start in production."""
+    """Take mail, texts and pushes instead of sending them, and show them on a page. Refuses to start in production."""
     import asyncio
 
     from notifier import settings
