@@ -58,6 +58,8 @@ class Segments:
 
 def count(text: str) -> Segments:
     """Count as a carrier does: nothing that is two units wide is cut in half between two segments."""
+    if len(text) <= ALONE["GSM-7"] and BASIC.issuperset(text):  # nearly every text: no character needs a look
+        return Segments("GSM-7", len(text), int(bool(text)), ALONE["GSM-7"] - len(text))
     encoding: Encoding = "GSM-7" if is_gsm7(text) else "UCS-2"
     widths = [_width(character, encoding) for character in text]
     units = sum(widths)

@@ -6,7 +6,9 @@ import json
 import logging
 from base64 import b64encode
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from notifier_channels.contract import Ambiguous, Outcome, Unavailable
 from notifier_channels.sms import codes
@@ -39,11 +41,21 @@ def transport(account: Account, connections: int) -> Any:
     import aiohttp
     from twilio.http import AsyncHttpClient
     from twilio.http.response import Response
+    from yarl import URL
 
     timeout = aiohttp.ClientTimeout(3 * account.timeout, connect=account.timeout, sock_read=account.timeout)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
     )
+
+    own = {
+        "Authorization": _basic((account.username, account.password)),
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+
+    @lru_cache(maxsize=16)  # one for creating, and the pages of a list
+    def address_of(uri: str) -> URL:
+        return URL(account.api_url.rstrip("/") + uri.removeprefix(API_URL), encoded=True)
 
     class Transport(AsyncHttpClient):  # type: ignore[misc]  # the SDK ships no types
         async def request(  # noqa: PLR0913, PLR0917  # the SDK's signature
@@ -57,14 +69,19 @@ def transport(account: Account, connections: int) -> Any:
             timeout: float | None = None,  # noqa: ASYNC109  # the session has its own
             allow_redirects: bool = False,  # noqa: FBT001, FBT002
         ) -> Response:
-            del timeout, allow_redirects
-            url = account.api_url.rstrip("/") + uri.removeprefix(API_URL) if account.api_url != API_URL else uri
-            headers = {**(headers or {}), "Authorization": _basic(auth or (account.username, account.password))}
+            del timeout, allow_redirects, auth
             query: Any = params
+            # aiohttp would take the form and the URL apart and put them together again: a third of all it does here.
+            body = urlencode(data).encode() if data is not None else None
             async with session.request(
-                method.upper(), url, params=query, data=data, headers=headers, allow_redirects=False
+                method,
+                address_of(uri),
+                params=query,
+                data=body,
+                headers={**(headers or {}), **own},
+                allow_redirects=False,
             ) as answer:
-                text = await answer.text()
+                text = (await answer.read()).decode("utf-8", "replace")
             if not 200 <= answer.status < 300:
                 raise Refused(codes.outcome(answer.status, _code(text), answer.headers.get("Retry-After")))
             return Response(answer.status, text, answer.headers)
