@@ -47,8 +47,7 @@ Run = Callable[[int], Awaitable[dict[str, Any]]]
 async def measure(count: int, rounds: int) -> dict[str, Any]:
     with stage() as ground:
         certificates = Certificates.make(ground.state.parent)
-        os.environ["SSL_CERT_FILE"] = str(certificates.authority)  # httpx looks there
-        async with sink(certificates.good) as (port, secure), ground.world() as world:
+        async with vendor_sink(certificates) as (port, secure), ground.world() as world:
             account = service_account(ground.state.parent, port)
             far = Far(port, secure, account)
             people = await world.people(count)
@@ -257,9 +256,12 @@ def fcm_best(far: Far) -> Run:
 
 
 @asynccontextmanager
-async def sink(certificate: Path) -> AsyncIterator[tuple[int, int]]:
+async def vendor_sink(certificates: Certificates, log: Path | None = None) -> AsyncIterator[tuple[int, int]]:
+    """Both vendors in a process of their own; whoever calls them from here trusts its certificate."""
+    os.environ["SSL_CERT_FILE"] = str(certificates.authority)  # httpx and OpenSSL look there
+    options = ["--certificate", str(certificates.good), *(["--log", str(log)] if log else [])]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.servers.vendor_sink", "--certificate", str(certificate), stdout=subprocess.PIPE
+        sys.executable, "-m", "tests.servers.vendor_sink", *options, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     try:

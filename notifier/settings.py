@@ -141,7 +141,7 @@ class Settings(Appearance, SandboxSettings):
     twilio_api_url: str = Field("https://api.twilio.com", description="Another only for the sandbox.")
 
     fcm_at_once: int = Field(
-        100, ge=1, le=500, description="Messages in one call to FCM, and so the most that a kill leaves in doubt."
+        25, ge=1, le=500, description="Messages in one call to FCM, and so the most that a kill leaves in doubt."
     )
     fcm_api_url: str = Field("https://fcm.googleapis.com", description="Another only for the sandbox.")
 

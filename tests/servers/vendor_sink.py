@@ -9,12 +9,17 @@ import argparse
 import asyncio
 import re
 import ssl
+import time
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote_to_bytes
 
 import h2.config
 import h2.connection
 import h2.events
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_TO = re.compile(rb"(?:^|&)To=([^&]+)|\"(?:fid|token)\": ?\"([^\"]+)\"")
 TOKEN = b'{"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}'
 
 
@@ -35,6 +40,7 @@ class Line(asyncio.Protocol):
             if len(self.buffer) < whole:
                 return
             path = self.buffer[: self.buffer.find(b"\r\n")]
+            write_down(self.buffer[end + 4 : whole])
             self.buffer = self.buffer[whole:]
             self.transport.write(self.answer(path))
 
@@ -52,6 +58,7 @@ class Http2Line(asyncio.Protocol):
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self.http.initiate_connection()
         self.paths: dict[int, bytes] = {}
+        self.bodies: dict[int, bytes] = {}
         transport.write(self.http.data_to_send())
 
     def data_received(self, data: bytes) -> None:
@@ -60,8 +67,10 @@ class Http2Line(asyncio.Protocol):
                 case h2.events.RequestReceived():
                     self.paths[event.stream_id] = dict(event.headers)[b":path"]
                 case h2.events.DataReceived():
+                    self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
                     self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 case h2.events.StreamEnded():
+                    write_down(self.bodies.pop(event.stream_id, b""))
                     status, body = answer_to(self.paths.pop(event.stream_id))
                     head = [(b":status", b"%d" % status), (b"content-type", b"application/json")]
                     self.http.send_headers(event.stream_id, head)
@@ -77,6 +86,17 @@ class SecureLine(asyncio.Protocol):
         protocol = Http2Line() if spoken == "h2" else Line()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+
+
+log: BinaryIO | None = None
+
+
+def write_down(body: bytes) -> None:
+    """Whom it is for, and when it was taken: before it is answered."""
+    if log is not None and (found := _TO.search(body)):
+        to = unquote_to_bytes(found[1] or found[2])
+        log.write(to + b" %d\n" % time.monotonic_ns())
+        log.flush()
 
 
 def answer_to(request: bytes) -> tuple[int, bytes]:
@@ -107,5 +127,8 @@ async def main(certificate: str | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--log", help="a file for a line of whom and when")
     parser.add_argument("--certificate", help="a PEM file with a key and its certificate")
-    asyncio.run(main(parser.parse_args().certificate))
+    chosen = parser.parse_args()
+    log = Path(chosen.log).open("ab") if chosen.log else None  # noqa: SIM115  # open as long as the process
+    asyncio.run(main(chosen.certificate))

@@ -18,6 +18,7 @@ BASIC = frozenset(
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
 EXTENDED = frozenset("\f^{}\\[~]|€")  #: an escape and a character: two units that stay together
+ALPHABET = BASIC | EXTENDED
 
 ALONE: dict[Encoding, int] = {"GSM-7": 160, "UCS-2": 70}  #: units in a message of one segment
 JOINED: dict[Encoding, int] = {"GSM-7": 153, "UCS-2": 67}  #: units in each segment of a longer one
@@ -71,13 +72,15 @@ def count(text: str) -> Segments:
 
 def smart(text: str) -> str:
     """The text with plain quotes, dashes and spaces, if that is all it takes for GSM-7; otherwise as it is."""
+    if is_gsm7(text):
+        return text
     plain = unicodedata.normalize("NFC", text).translate(SMART)
     return plain if is_gsm7(plain) else text
 
 
 def is_gsm7(text: str) -> bool:
     """One character outside the alphabet, and the whole message needs UCS-2."""
-    return BASIC.union(EXTENDED).issuperset(text)
+    return ALPHABET.issuperset(text)
 
 
 def _width(character: str, encoding: Encoding) -> int:
