@@ -130,7 +130,7 @@ def demo(
         bool, typer.Option("--once", help="End after the scenario: 0 when its checks hold, else 1.")
     ] = False,
 ) -> None:
-    """Run everything and play a scenario: two kinds of mail to many, a click on unsubscribe, and what it stops."""
+    """Run everything and play a scenario: mail, texts and pushes to many, people who say no, and what that stops."""
     from rich.console import Console
 
     from notifier.supervise import Ports, Progress, Supervisor

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -16,6 +17,20 @@ LAST = ("Adler", "Brandt", "Costa", "Diallo", "Eriksen", "Fischer", "Gupta", "Ha
 SIMULATED = {"bounce": 4, "late-bounce": 2, "complaint": 2, "greylist": 4}
 ZONES = ("Europe/Berlin", "Europe/Lisbon", "America/New_York", "Asia/Tokyo")
 EVERY_FOURTH_IS_NO_SUBSCRIBER = 4
+EVERY_SIXTH_TAKES_NO_OFFERS = 6
+
+DEAD, OFF, BUSY, DOUBTFUL = "+12025550131", "+12025550133", "+12025550135", "+12025550137"
+"""Numbers that play moods (`notifier/sandbox/numbers.py`): unknown; off; told to wait; taken without a word."""
+
+PHONES = range(120, 168)  #: which of the people have one
+MOODS = (DEAD, OFF, BUSY, DOUBTFUL)  #: of the first of these
+SPEAK_FRENCH = (130, 131)
+DEVICES = range(156, 186)
+TWO_DEVICES = range(156, 166)
+WITHOUT_APP = range(162, 166)  #: whose second device has lost the app
+
+AREAS = (213, 305, 312, 404, 415, 503, 512, 602, 614, 617, 702, 713, 718, 808, 816, 907, 919, 952)
+FRENCH_AREAS = (367, 418, 438, 450, 514, 579, 581, 819, 873)  #: of Québec
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +44,57 @@ class Person:
     timezone: str
     simulator: str | None
     is_subscriber: bool
+    phone: str | None = None
+    takes_offers: bool = False  #: said yes to product news by text message
+    devices: tuple[str, ...] = ()  #: Firebase installation ids
 
     def line(self, now: datetime) -> dict[str, Any]:
-        """Their line of the import, with the yes to the newsletter where they gave one."""
-        grant = {
-            "topic": "newsletter",
-            "granted_at": (now - timedelta(days=30)).isoformat(),
-            "evidence": {"form": "sign-up page", "wording": "Yes, send me the newsletter once a month."},
-        }
+        """Their line of the import, with each yes that they gave."""
         return {
             "id": self.id,
             "email": self.email,
+            "phone": self.phone,
             "locale": self.locale,
             "timezone": self.timezone,
             "attributes": {"name": self.name},
-            "grants": [grant] if self.is_subscriber else [],
+            "grants": list(self._grants((now - timedelta(days=30)).isoformat())),
         }
 
+    def _grants(self, at: str) -> Iterator[dict[str, Any]]:
+        if self.is_subscriber:
+            proof = {"form": "sign-up page", "wording": "Yes, send me the newsletter once a month."}
+            yield {"topic": "newsletter", "granted_at": at, "evidence": proof}
+        if self.takes_offers:
+            proof = {"form": "checkout", "wording": "Yes, text me about new products."}
+            yield {"topic": "product-news", "channel": "sms", "granted_at": at, "evidence": proof}
 
-def cast(run: str) -> list[Person]:
-    """Two hundred people. Their addresses hold the run, so that each run meets them for the first time."""
+
+def fiction(areas: Sequence[int] = (*AREAS, *FRENCH_AREAS)) -> list[str]:
+    """The numbers that North America keeps free for fiction: 555-0100 to 0199 of each area."""
+    return [f"+1{area}55501{last:02}" for area in areas for last in range(100)]
+
+
+def cast(run: str, stopped: Collection[str] = ()) -> list[Person]:
+    """Two hundred people. Their addresses hold the run, so that each run meets them for the first time.
+
+    `stopped`: numbers on which somebody said STOP in an earlier run. Nobody has them now.
+    """
     moods = [mood for mood, count in SIMULATED.items() for _ in range(count)]
     names = [f"{first} {last}" for last, first in product(LAST, FIRST)]
-    return [_person(run, number, name, moods) for number, name in enumerate(names)]
+    phones = _phones(stopped)
+    return [_person(run, number, name, moods, phones.get(number)) for number, name in enumerate(names)]
 
 
-def _person(run: str, number: int, name: str, moods: Sequence[str]) -> Person:
+def _phones(stopped: Collection[str]) -> dict[int, str]:
+    def some(count: int, areas: Sequence[int]) -> list[str]:
+        return secrets.SystemRandom().sample([one for one in fiction(areas) if one not in stopped], count)
+
+    everybody = zip(PHONES, (*MOODS, *some(len(PHONES) - len(MOODS), AREAS)), strict=True)
+    french = zip(SPEAK_FRENCH, some(len(SPEAK_FRENCH), FRENCH_AREAS), strict=True)
+    return {**dict(everybody), **dict(french)}
+
+
+def _person(run: str, number: int, name: str, moods: Sequence[str], phone: str | None) -> Person:
     simulator = moods[number] if number < len(moods) else None
     local = name.lower().replace(" ", ".")
     email = f"{simulator}+{run}-{number}@simulator.notifier.test" if simulator else f"{local}@{run}.people.test"
@@ -62,51 +102,27 @@ def _person(run: str, number: int, name: str, moods: Sequence[str]) -> Person:
         id=f"{run}-{number:03}",
         name=name,
         email=email,
-        locale="de" if number % 3 == 0 else "en",
+        locale=_locale(number),
         timezone=ZONES[number % len(ZONES)],
         simulator=simulator,
         is_subscriber=simulator != "greylist"
         and (simulator is not None or number % EVERY_FOURTH_IS_NO_SUBSCRIBER != 0),
+        phone=phone,
+        takes_offers=phone is not None and number % EVERY_SIXTH_TAKES_NO_OFFERS != 0,
+        devices=tuple(_devices(run, number)),
     )
 
 
-def order(person: Person, number: int) -> Mapping[str, Any]:
-    """The data of `order-shipped`."""
-    return {
-        "name": person.name.split()[0],
-        "order_number": f"A-{number:05}",
-        "items": [
-            {"title": "Walnut desk lamp", "detail": "Warm white, 40 cm", "quantity": 1, "price": "89.00"},
-            {"title": "Linen notebook", "detail": "A5, dotted", "quantity": 3, "price": "38.70"},
-        ],
-        "currency": "EUR",
-        "shipping": "4.90",
-        "total": "132.60",
-        "carrier": "DHL",
-        "tracking_url": f"https://tracking.example/{number:020}",
-        "expected_on": (datetime.now(UTC) + timedelta(days=3)).date().isoformat(),
-        "address": [person.name, "Lindenstraße 12", "04107 Leipzig", "Germany"],
-    }
+def _locale(number: int) -> str:
+    if number in SPEAK_FRENCH:
+        return "fr"
+    return "de" if number % 3 == 0 else "en"
 
 
-def letter(person: Person, title: str) -> Mapping[str, Any]:
-    """The data of `newsletter`."""
-    return {
-        "name": person.name.split()[0],
-        "title": title,
-        "published_on": datetime.now(UTC).date().isoformat(),
-        "opening": ["The days are short, the workshop is warm, and the first walnut lamps are drying on the rack."],
-        "stories": [
-            {
-                "title": "Forty years with one screw",
-                "text": "What kept the old bandsaw running was a part that everybody could replace.",
-                "url": "https://shop.example/journal/one-screw",
-            },
-            {
-                "title": "Repair evening",
-                "text": "Bring what wobbles, flickers or squeaks. There is soup, and the tools are ours.",
-                "url": "https://shop.example/evenings",
-            },
-        ],
-        "signature": "Mara and the workshop",
-    }
+def _devices(run: str, number: int) -> Iterator[str]:
+    """Installation ids have 22 characters; a name at the front is a mood of the sandbox."""
+    if number in DEVICES:
+        yield f"phone-{run}-{number:03}".ljust(22, "0")
+    if number in TWO_DEVICES:
+        mood = "unregistered" if number in WITHOUT_APP else "tablet"
+        yield f"{mood}-{run}{number % 100:02}".ljust(22, "0")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from notifier.client import AsyncNotifier, Notification
@@ -17,6 +17,7 @@ from notifier.store import keys
 from notifier.store.database import Database
 
 ONGOING = {"queued", "claimed", "sending", "unknown", "accepted"}
+LAST_OF_PUSH = "accepted"  #: FCM reports no delivery
 STILL_TO_COME = {"complaint": "complained"}  #: a mood's report that follows after the delivery
 PATIENCE = 90.0  #: seconds
 PAUSE = 0.25
@@ -30,7 +31,9 @@ class Wave:
     name: str
     category: str
     people: dict[str, Person] = field(default_factory=dict)  #: by message
+    channels: dict[str, str] = field(default_factory=dict)  #: by message
     states: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    handed_over_at: datetime | None = None
 
     def count(self) -> Counter[tuple[str, str]]:
         """How many stand how, and why."""
@@ -40,13 +43,23 @@ class Wave:
         """Messages of which there is more to hear."""
         return [id_ for id_, person in self.people.items() if self._may_change(id_, person)]
 
-    def message_to(self, person: str) -> str:
-        """The message to a person."""
-        return next(id_ for id_, one in self.people.items() if one.id == person)
+    def message_to(self, person: str, channel: str = "email") -> str:
+        """The message to a person on a channel."""
+        return next(id_ for id_ in self.on(channel) if self.people[id_].id == person)
+
+    def on(self, channel: str) -> list[str]:
+        """The messages on a channel."""
+        return [id_ for id_, one in self.channels.items() if one == channel]
 
     def _may_change(self, id_: str, person: Person) -> bool:
         state = self.states.get(id_, ("queued", None))[0]
-        return state in ONGOING or (state == "delivered" and person.simulator in STILL_TO_COME)
+        match self.channels[id_]:
+            case "email":
+                return state in ONGOING or (state == "delivered" and person.simulator in STILL_TO_COME)
+            case "push":
+                return state in ONGOING and state != LAST_OF_PUSH
+            case _:
+                return state in ONGOING
 
 
 async def hand_over(
@@ -55,16 +68,32 @@ async def hand_over(
     template: str,
     items: Sequence[tuple[Person, Mapping[str, Any]]],
     *,
+    channels: Sequence[str] | None = None,
     send_at: datetime | None = None,
 ) -> None:
-    """Give a wave to Notifier in one batch: all of it or nothing."""
+    """Give a wave to Notifier in one batch: all of it or nothing. Without channels it goes to all of the template's."""
     wanted = [
-        Notification(template=template, to={"id": person.id}, data=dict(data), send_at=send_at)
+        Notification(template=template, to={"id": person.id}, data=dict(data), channels=channels, send_at=send_at)
         for person, data in items
     ]
+    wave.handed_over_at = datetime.now(UTC)
     accepted = await client.send_batch(wanted)
     for (person, _), one in zip(items, accepted, strict=True):
         wave.people |= {str(message.id): person for message in one.messages}
+        wave.channels |= {str(message.id): str(message.channel) for message in one.messages}
+
+
+async def register_devices(client: AsyncNotifier, people: Iterable[Person]) -> int:
+    """Do what the app does at its start on each device; how many there are."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def register(person: Person, fid: str) -> None:
+        async with gate:
+            await client.register_device(person.id, platform="android", fid=fid, name=f"{person.name}'s device")
+
+    devices = [(person, fid) for person in people for fid in person.devices]
+    await asyncio.gather(*(register(person, fid) for person, fid in devices))
+    return len(devices)
 
 
 async def until_settled(client: AsyncNotifier, *waves: Wave) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
@@ -23,6 +24,7 @@ class Mail:
     to: str
     subject: str
     one_click: str | None  #: the link behind the unsubscribe button
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Inbox:
@@ -47,7 +49,14 @@ class Inbox:
         answer = await self._client.get("/api/mails", params={"after": self._after, "limit": limit})
         found = answer.raise_for_status().json()["mails"]
         return [
-            Mail(mail["id"], mail["message_id"], mail["to"][0], mail["subject"], mail["list_unsubscribe"])
+            Mail(
+                mail["id"],
+                mail["message_id"],
+                mail["to"][0],
+                mail["subject"],
+                mail["list_unsubscribe"],
+                datetime.fromisoformat(mail["received_at"]),
+            )
             for mail in found
         ]
 

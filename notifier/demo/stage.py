@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.align import Align
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as Rich
 
+from notifier.demo.phones import Push, Text
 from notifier.demo.product import Wave
 from notifier.domain.explanation import Explanation
 
@@ -26,10 +28,15 @@ MEANINGS = {
     "no_grant": "never said yes",
     "withdrawn:topic": "left this topic",
     "withdrawn:marketing": "called it spam",
+    "withdrawn:all/sms": "typed STOP",
+    "suppressed_address:stop": "typed STOP",
     "suppressed_address:hard_bounce": "nobody there",
     "suppressed_address:complaint": "called it spam",
-    "bad_address": "nobody there: never tried again",
-    "bounced": "came back: never tried again",
+    "bad_address:UNREGISTERED": "app gone, device removed",
+    "bad_address": "nobody there",
+    "bounced:30003": "phone is switched off",
+    "bounced": "came back",
+    "reached_otherwise": "the text message arrived",
     "complained": "called it spam",
 }
 HEAD = ("From", "To", "Subject", "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post")
@@ -55,13 +62,14 @@ class Counts:
     failed: int
 
     @classmethod
-    def of(cls, wave: Wave) -> Counts:
-        """Count them."""
-        by_state: Counter[str] = Counter(state for state, _ in wave.states.values())
-        delivered = by_state["delivered"] + by_state["complained"]
-        sent = delivered + by_state["bounced"] + by_state["accepted"]
+    def of(cls, wave: Wave, channel: str) -> Counts:
+        """Count those on one channel. A push that FCM took is as far as anybody will ever know."""
+        ids = wave.on(channel)
+        by_state: Counter[str] = Counter(wave.states[id_][0] for id_ in ids if id_ in wave.states)
+        delivered = by_state["delivered"] + by_state["complained"] + (channel == "push") * by_state["accepted"]
+        sent = delivered + by_state["bounced"] + (channel != "push") * by_state["accepted"]
         held_back = by_state["suppressed"] + by_state["cancelled"] + by_state["expired"]
-        return cls(len(wave.people), sent, delivered, held_back, by_state["failed"] + by_state["bounced"])
+        return cls(len(ids), sent, delivered, held_back, by_state["failed"] + by_state["bounced"])
 
 
 class Stage:
@@ -69,19 +77,24 @@ class Stage:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._acts = 0
         console.width = min(console.width, MOST_COLUMNS)
 
     def open(self) -> None:
         """The title."""
-        text = Text.assemble(
+        about = "PostgreSQL, Valkey, API, workers, SMTP, Twilio's SDK and Google's: all of it\n"
+        about += "runs for real, against a sandbox that delivers nothing."
+        text = Rich.assemble(
             ("Notifier", "bold cyan"),
-            (" brings a product's messages, and honours a no.\n", "bold"),
-            ("PostgreSQL, Valkey, API, three workers, SMTP: all of it runs for real.", "dim"),
+            (" brings mail, texts and pushes, and honours a no.\n", "bold"),
+            (about, "dim"),
         )
         self._console.print(Panel(text, box=box.ROUNDED, border_style="cyan", padding=(0, 2), expand=False))
 
-    def act(self, number: int, title: str) -> None:
+    def act(self, title: str) -> None:
         """A new part of the scenario."""
+        self._acts += 1
+        number = self._acts
         self._console.print()
         self._console.print(Rule(f"[bold cyan]{number}[/]  [bold]{escape(title)}[/]", align="left", style="dim"))
 
@@ -105,45 +118,65 @@ class Stage:
         for name in HEAD:
             if name in headers:
                 head.add_row(
-                    f"[dim]{name}[/]", Text(" ".join(headers[name].split()), overflow="ellipsis", no_wrap=True)
+                    f"[dim]{name}[/]", Rich(" ".join(headers[name].split()), overflow="ellipsis", no_wrap=True)
                 )
         lines = [line for line in (detail["text"] or "").splitlines() if line.strip()][2:5]
-        body = Group(head, Text(), *(Text(line, style="italic", overflow="ellipsis", no_wrap=True) for line in lines))
+        body = Group(head, Rich(), *(Rich(line, style="italic", overflow="ellipsis", no_wrap=True) for line in lines))
         self._console.print(Panel(body, box=box.ROUNDED, border_style="dim", padding=(0, 1)))
 
-    def wave(self, wave: Wave) -> None:
-        """What became of a wave, with every reason."""
-        counts = Counts.of(wave)
-        self._console.print(f"\n   [bold]{escape(wave.name)}[/]  [dim]{wave.category}[/]")
+    def thread(self, texts: Iterable[Text]) -> None:
+        """A phone's texts: ours on the left, the person's on the right."""
+        lines = [
+            Align.right(Rich(f"“{text.body}”", style="bold yellow"))
+            if text.is_typed
+            else Padding(Rich(" ".join(text.body.split()), style="italic"), (0, 12, 0, 0))
+            for text in texts
+        ]
         self._console.print(
-            f"   {counts.handed_over} handed over, {_in('green', counts.delivered)} delivered, "
-            f"{_in('yellow', counts.held_back)} held back, {_in('red', counts.failed)} failed or came back",
-            highlight=False,
+            Panel(Group(*lines), box=box.ROUNDED, border_style="dim", title="a phone", title_align="left")
         )
+
+    def lock_screen(self, push: Push) -> None:
+        """What a device shows."""
+        card = Rich.assemble(
+            (f"{push.title}\n", "bold"), (push.body.strip(), "italic"), (f"\nopens {push.link}", "dim")
+        )
+        self._console.print(Panel(card, box=box.ROUNDED, border_style="dim", title="a lock screen", title_align="left"))
+
+    def wave(self, wave: Wave) -> None:
+        """What became of a wave on each channel, with every reason."""
+        self._console.print(f"\n   [bold]{escape(wave.name)}[/]  [dim]{wave.category}[/]")
+        channels = sorted({*wave.channels.values()})
+        for channel in channels:
+            counts = Counts.of(wave, channel)
+            name = f"[bold]{channel:<6}[/]" if len(channels) > 1 else ""
+            self._console.print(
+                f"   {name}{counts.handed_over} handed over, {_in('green', counts.delivered)} delivered, "
+                f"{_in('yellow', counts.held_back)} held back, {_in('red', counts.failed)} failed or came back",
+                highlight=False,
+            )
+        self._reasons(wave)
+
+    def _reasons(self, wave: Wave) -> None:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(justify="right", width=8)
         for (state, reason), count in wave.count().most_common():
             if reason:
                 colour = COLOURS.get(state, "yellow")
                 grid.add_row(str(count), f"[{colour}]{state}[/]", escape(reason), f"[dim]{_meaning(reason)}[/]")
-        self._console.print(grid)
+        if grid.row_count:
+            self._console.print(grid)
 
     def table(self, waves: Sequence[Wave]) -> None:
-        """All waves side by side."""
+        """All waves side by side, a line for each channel."""
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1))
-        table.add_column("wave")
-        for name in ("handed over", "sent", "delivered", "held back", "failed"):
+        table.add_column("wave", no_wrap=True)
+        table.add_column("by")
+        for name in ("handed\nover", "sent", "delivered", "held\nback", "failed"):
             table.add_column(name, justify="right")
         for wave in waves:
-            counts = Counts.of(wave)
-            table.add_row(
-                wave.name,
-                str(counts.handed_over),
-                str(counts.sent),
-                _in("green", counts.delivered),
-                _in("yellow", counts.held_back),
-                _in("red", counts.failed),
-            )
+            for place, channel in enumerate(sorted({*wave.channels.values()})):
+                table.add_row("" if place else wave.name, channel, *_row(Counts.of(wave, channel)))
         self._console.print(table)
 
     def explanation(self, said: Explanation) -> None:
@@ -176,6 +209,16 @@ class Stage:
                 f"   [bold]{escape(name):<18}[/] [cyan]{escape(url)}[/]", soft_wrap=True, highlight=False
             )
         self._console.print("\n   [dim]Ctrl-C stops everything; the data stays.[/]")
+
+
+def _row(counts: Counts) -> Sequence[str]:
+    return (
+        str(counts.handed_over),
+        str(counts.sent),
+        _in("green", counts.delivered),
+        _in("yellow", counts.held_back),
+        _in("red", counts.failed),
+    )
 
 
 def _in(colour: str, count: int) -> str:

@@ -147,6 +147,7 @@ def router(pushes: Pushes, account: Account, *, lifetime: int = LIFETIME) -> API
             return _refused(wrong)
         push = _push(pushes, message)
         if (mood := _mood(pushes, push, tried)) is not None:
+            pushes.refuse(push.device)
             return _moody(mood)
         name = f"projects/{project}/messages/0:{push.id}%{secrets.token_hex(8)}"
         if not parsed.get("validateOnly", parsed.get("validate_only", False)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 MOST_PUSHES = 5_000
+MOST_REFUSING = 10_000  #: devices of which refusals are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Pushes:
         self._pushes: dict[int, Push] = {}
         self.taken = 0  #: ever
         self.dead: set[str] = set()  #: devices whose app is gone
+        self._refused: dict[str, int] = {}  #: by device
 
     def __len__(self) -> int:
         return len(self._pushes)
@@ -50,6 +52,16 @@ class Pushes:
         while len(self._pushes) > self._most:
             self._pushes.pop(next(iter(self._pushes)))
         return push
+
+    def refuse(self, device: str) -> None:
+        """Count a push that was not taken; what is counted of the oldest devices makes room."""
+        self._refused[device] = self.refused(device) + 1
+        while len(self._refused) > MOST_REFUSING:
+            self._refused.pop(next(iter(self._refused)))
+
+    def refused(self, device: str) -> int:
+        """How many pushes to this device were not taken."""
+        return self._refused.get(device, 0)
 
     def screen(self, device: str) -> list[Push]:
         """What one lock screen shows, newest first: of those with one tag, the last."""

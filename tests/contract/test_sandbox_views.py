@@ -159,6 +159,7 @@ def test_an_app_is_removed_from_a_device(sandbox: Running, page: httpx.Client, d
     assert sandbox.pushes.dead == {device}
     page.delete("/api/pushes")
     assert sandbox.pushes.dead == {device}
+    assert page.get(f"/api/devices/{device}").json() == {"device": device, "dead": True, "refused": 0}
 
 
 # Texts ----------------------------------------------------------------------------------------------------------------

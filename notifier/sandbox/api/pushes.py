@@ -1,4 +1,4 @@
-"""The pushes as JSON: find one by device or message, and remove the app from a device."""
+"""The pushes as JSON: find one by device or message, look at a device, and remove the app from it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def router(desk: Desk) -> APIRouter:
         if found is None:
             raise HTTPException(404, "This push is not here: the pushes were cleared, or newer ones took its place.")
         return {**_told(found), "raw": found.raw}
+
+    @routes.get("/devices/{device:path}")
+    def look_at(device: str) -> dict[str, Any]:
+        """How often a push to the device was refused, and whether the app was taken off it here."""
+        return {"device": device, "dead": device in desk.pushes.dead, "refused": desk.pushes.refused(device)}
 
     @routes.post("/devices/{device:path}/remove")
     async def remove(device: str) -> dict[str, Any]:
