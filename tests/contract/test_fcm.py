@@ -550,6 +550,7 @@ async def test_a_dead_device_is_told_as_such(account: Path):
         one = push()
         far.pushes.dead.add(str(one.to))
         assert isinstance((await sent(provider, [one], Notebook()))[one.id], BadAddress)
+        assert (far.pushes.refused(str(one.to)), len(far.pushes)) == (1, 0)
 
 
 async def test_unavailable_is_so_once(account: Path):

@@ -13,7 +13,7 @@ from notifier.sandbox import fcm
 from notifier.sandbox.desk import latest
 from notifier.sandbox.numbers import NUMBERS
 from notifier.sandbox.pages.rendering import host, linked
-from notifier.sandbox.pushes import Push, Pushes
+from notifier.sandbox.pushes import MOST_REFUSING, Push, Pushes
 from notifier.sandbox.texts import Text, Texts, read_number
 
 NOW = datetime(2026, 11, 23, 10, 41, tzinfo=UTC)
@@ -54,6 +54,15 @@ def test_a_screen_shows_the_last_of_each_tag_and_all_without_one(sent: list[tupl
         shown = pushes.screen(device)
         assert shown == [push for push in kept if not push.tag or push is next(p for p in kept if p.tag == push.tag)]
     assert len(pushes) == min(len(sent), most)
+
+
+def test_refusals_are_counted_by_device_and_the_oldest_make_room() -> None:
+    pushes = Pushes()
+    for device in ["a", "a", *map(str, range(MOST_REFUSING - 1))]:
+        pushes.refuse(device)
+    assert (pushes.refused("a"), pushes.refused("0"), pushes.refused("nobody")) == (2, 1, 0)
+    pushes.refuse("another")
+    assert (pushes.refused("a"), pushes.refused("0")) == (0, 1)
 
 
 def test_texts_may_come_in_while_somebody_reads_them() -> None:
