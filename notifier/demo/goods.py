@@ -25,7 +25,7 @@ def order(person: Person, number: int) -> Mapping[str, Any]:
         "shipping": "4.90",
         "total": "132.60",
         "carrier": "DHL",
-        "tracking_url": f"https://tracking.example/{number:020}",
+        "tracking_url": f"https://tracking.example/{number:012}",
         "order_url": f"https://shop.example/orders/A-{number:05}",
         "expected_on": (datetime.now(UTC) + timedelta(days=3)).date().isoformat(),
         "address": [person.name, "Lindenstraße 12", "04107 Leipzig", "Germany"],

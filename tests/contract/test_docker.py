@@ -111,6 +111,17 @@ def test_everything_that_is_installed_is_locked_by_its_hash():
     assert all("--require-hashes" in part or "--no-index" in part for part in installs)
 
 
+def test_the_image_holds_the_sdks_of_both_vendors():
+    """The wheel goes in without its extras: what they need comes with the locked versions, and none is taken out."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = {name: project["optional-dependencies"][name] for name in ("sms", "push")}
+    wanted = {re.match(r"[\w-]+", line)[0] for lines in extras.values() for line in lines}
+    assert wanted == {"twilio", "firebase-admin"}
+    locked = set(re.findall(r"^([\w-]+)==", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
+    removed = {word for step in STEPS for part in re.findall(r"pip uninstall([^&]*)", step) for word in part.split()}
+    assert wanted <= locked - removed
+
+
 def test_what_is_copied_is_there_and_is_let_through():
     let_through = {
         line.removeprefix("!")
