@@ -166,7 +166,7 @@ def take(descriptor: int, mode: int, saying: str = "") -> bool:
 
 def install(place: Path, lock_file: Path) -> None:
     """Fill a new environment with uv when it is there and works, else with venv and pip."""
-    say(f"Installing the versions of {lock_file.name} into {place} (once; about half a minute).")
+    say(f"Installing the versions of {lock_file.name} into {place} (once; about a minute).")
     shutil.rmtree(place, ignore_errors=True)
     requirements = ["--require-hashes", "-r", str(lock_file)]
     python = place / "bin" / "python"
@@ -220,7 +220,7 @@ def attempt(command: list[str]) -> str | None:
 def why(said: str, place: Path) -> str:
     """The sentence for an installation that failed."""
     if any(sign in said for sign in FULL) or shutil.disk_usage(place.parent).free < ROOM:
-        return f"the disk of {place} is full: free about 700 MB, or set NOTIFIER_STATE_DIR to a place with room"
+        return f"the disk of {place} is full: free about 1 GB, or set NOTIFIER_STATE_DIR to a place with room"
     if any(sign in said for sign in OFFLINE):
         return "the packages cannot be fetched: connect this machine to the network, or set PIP_INDEX_URL to a mirror"
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["it said nothing"]
