@@ -39,7 +39,7 @@ from notifier_channels.contract import (
     Witness,
 )
 
-KEYS = {"k1": b"a key for tests, of thirty-two bytes"}
+KEYS = {"k1": b"a key for tests of thirty-two bytes"}  #: as it can stand in an environment variable
 IDENTITY = Identity(
     Mailbox("Acme", EmailAddress("hello", "acme.test")), None, "Acme, 1 Road", "lists.acme.test", "acmeid"
 )
@@ -178,11 +178,20 @@ class World:
         )
 
     async def withdraw(self, people: Sequence[UUID], scope: str = "marketing", channel: str = "any") -> list[int]:
-        """Each of them says no, in a transaction of its own order: lock, then record."""
+        """Each of them says no."""
+        return await self._say(people, scope, channel, granted=False)
+
+    async def grant(self, people: Sequence[UUID], scope: str, channel: str) -> list[int]:
+        """Each of them says yes."""
+        return await self._say(people, scope, channel, granted=True)
+
+    async def _say(self, people: Sequence[UUID], scope: str, channel: str, *, granted: bool) -> list[int]:
+        """In a transaction of its own order: lock, then record."""
 
         async def work(c: Connection) -> list[int]:
             await recipients.lock(c, people)
-            return await record(c, [NewEvent(person, scope, channel, granted=False, source="api") for person in people])
+            said = [NewEvent(person, scope, channel, granted=granted, source="api") for person in people]
+            return await record(c, said)
 
         return await self.database.transact(work)
 

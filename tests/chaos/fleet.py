@@ -1,4 +1,4 @@
-"""Real worker processes around a real SMTP server of a process of its own, to be killed, stopped and counted."""
+"""Real worker processes around a far end that is none of them, to be killed, stopped and counted."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from tests.world import TEMPLATES, World
+from tests.world import KEYS, TEMPLATES, World
 
-SECRET = "a-secret-for-tests-of-thirty-two-bytes"
 DELAY = "0.02"  #: seconds that the SMTP server takes for each message, so that kills find something on the wire
+UNDER_WAY = "state IN ('queued', 'claimed', 'sending')"
 LANES = ("transactional", "marketing", "marketing")
 
 
 @dataclass(slots=True)
 class Fleet:
-    """One scheduler, one transactional and two marketing workers, whose mail goes to one sink."""
+    """One scheduler, one transactional and two marketing workers, whose messages go to one far end."""
 
     world: World
     environment: dict[str, str]
-    log: Path
+    accepted: Callable[[], Counter[UUID]]  #: how often the far end accepted each message, by its own record
     module: str
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
@@ -55,27 +55,23 @@ class Fleet:
         """The names of the worker processes."""
         return [name for name in self.processes if name.startswith("worker")]
 
-    def accepted(self) -> Counter[UUID]:
-        """How often the SMTP server accepted each message, by its own log."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return Counter(UUID(hex=line.split()[0]) for line in lines)
-
     async def until_begun(self, workers: int) -> None:
         """Wait until so many workers have ever begun: from then on SIGTERM finds somebody who listens."""
         while await self.world.one("SELECT count(*) FROM workers") < workers:
             await asyncio.sleep(0.02)
 
     async def until_accepted(self, count: int) -> None:
-        """Wait until the SMTP server has accepted so many messages."""
+        """Wait until the far end has accepted so many messages."""
         while len(self.accepted()) < count:
             await asyncio.sleep(0.02)
 
     async def until_settled(self) -> None:
-        """Wait until no message waits or is in hand. Doubt is looked at once more now, not in a minute."""
-        while await self.world.one(
-            "SELECT count(*) FROM messages WHERE state IN ('queued', 'claimed', 'sending') OR due_at IS NOT NULL"
-        ):
-            await self.world.execute("UPDATE messages SET due_at = now() WHERE state = 'unknown' AND due_at > now()")
+        """Wait until no message waits or is in hand. Doubt is looked at once nothing else is, not in a minute."""
+        while await self.world.one(f"SELECT count(*) FROM messages WHERE {UNDER_WAY} OR due_at IS NOT NULL"):
+            await self.world.execute(
+                "UPDATE messages SET due_at = now() WHERE state = 'unknown' AND due_at > now()"
+                f" AND NOT EXISTS (SELECT FROM messages WHERE {UNDER_WAY})"
+            )
             await asyncio.sleep(0.1)
 
 
@@ -83,14 +79,37 @@ class Fleet:
 async def fleet(
     world: World, redis_url: str, directory: Path, *, module: str = "notifier.cli", **settings: str
 ) -> AsyncIterator[Fleet]:
-    """Everything started; ended however the test ends."""
+    """Everything started, around an SMTP server in a process of its own; ended however the test ends."""
     log = directory / "accepted.log"
+
+    def accepted() -> Counter[UUID]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return Counter(UUID(hex=line.split()[0]) for line in lines)
+
     sink = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log), "--delay", DELAY,
         stdout=subprocess.PIPE,
     )  # fmt: skip
-    assert sink.stdout is not None
-    port = int((await sink.stdout.readline()).split()[-1])
+    try:
+        assert sink.stdout is not None
+        port = int((await sink.stdout.readline()).split()[-1])
+        settings = {"NOTIFIER_SMTP_URL": f"smtp://127.0.0.1:{port}?tls=none", **settings}
+        async with crew_around(world, redis_url, accepted, settings, module) as crew:
+            yield crew
+    finally:
+        sink.kill()
+        await sink.wait()
+
+
+@asynccontextmanager
+async def crew_around(
+    world: World,
+    redis_url: str,
+    accepted: Callable[[], Counter[UUID]],
+    settings: Mapping[str, str],
+    module: str = "notifier.cli",
+) -> AsyncIterator[Fleet]:
+    """The members, started; killed however the test ends."""
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -98,20 +117,19 @@ async def fleet(
         "REDIS_URL": redis_url,
         "NOTIFIER_STATE_DIR": str(world.journals.parent),
         "NOTIFIER_TEMPLATES_DIR": str(TEMPLATES),
-        "NOTIFIER_LINK_KEYS": f"k1:{SECRET}",
-        "NOTIFIER_HASH_KEYS": f"k1:{SECRET}",
-        "NOTIFIER_SMTP_URL": f"smtp://127.0.0.1:{port}?tls=none",
+        "NOTIFIER_LINK_KEYS": f"k1:{KEYS['k1'].decode()}",
+        "NOTIFIER_HASH_KEYS": f"k1:{KEYS['k1'].decode()}",
         "NOTIFIER_BATCH_SIZE": "100",
         **settings,
     }
-    crew = Fleet(world, environment, log, module)
+    crew = Fleet(world, environment, accepted, module)
     try:
         for number, lane in enumerate(LANES):
             await crew.start(f"worker --lane {lane}/{number}")
         await crew.start("scheduler/0")
         yield crew
     finally:
-        for process in [*crew.processes.values(), sink]:
+        for process in crew.processes.values():
             if process.returncode is None:
                 process.kill()
             await process.wait()
