@@ -1,25 +1,26 @@
 """I2: no marketing attempt is inserted after an opt-out that covers it, whatever races whatever.
 
-The guard is a lock and two statements; each is taken away here, and the harm it prevents is seen.
+Nor does a text go out that was in hand when somebody answered STOP. The guard is a lock and two statements; each is
+taken away here, and the harm it prevents is seen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from collections import Counter
+from dataclasses import dataclass, field
 
-import httpx
 import pytest
-from pydantic import SecretStr
 
-from notifier.app import App
 from notifier.domain.messages import Lane
-from notifier.settings import Settings
 from notifier.store import consent, recipients
-from notifier.web.server import create_app
+from notifier.store.database import rows
 from notifier_channels.contract import Channel
-from tests.world import KEYS, MARKETING, TEMPLATES, Scripted, World, claim
+from tests.chaos.fleet import Fleet, crew_around
+from tests.chaos.vendors import CONNECTIONS, Vendors, audience, front_door, vendors
+from tests.servers.twilio import SENDER
+from tests.world import MARKETING, TRANSACTIONAL, Scripted, World, claim
 
 pytestmark = pytest.mark.anyio
 
@@ -31,24 +32,14 @@ JOIN consent_events e ON e.recipient_id = m.recipient_id AND NOT e.granted
 WHERE a.number > e.number AND e.scope IN ('all', 'marketing', 'topic:' || m.topic) AND e.channel IN ('any', m.channel)
 """
 
+WITHHELD = "SELECT count(*) FROM attempts WHERE state = 'not_taken' AND code = 'withheld'"
+
+TEXTED, STOPS = 180, 60
+
 
 @pytest.fixture
 def world(database, tmp_path) -> World:
     return World(database, tmp_path / "journals")
-
-
-@asynccontextmanager
-async def front_door(world, redis_url):
-    """The public routes, as a mailbox provider reaches them."""
-    keys = {name: SecretStr(secret.decode()) for name, secret in KEYS.items()}
-    settings = Settings(
-        DATABASE_URL=world.database.url, REDIS_URL=redis_url, link_keys=keys, hash_keys=keys, templates_dir=TEMPLATES,
-        public_url="https://acme.test",
-    )  # fmt: skip
-    async with App.open(settings) as app:
-        transport = httpx.ASGITransport(create_app(app))
-        async with httpx.AsyncClient(transport=transport, base_url="https://acme.test") as client:
-            yield client
 
 
 async def race(world, provider, client, clicks) -> None:
@@ -85,6 +76,65 @@ async def test_no_attempt_is_numbered_after_an_opt_out_that_covers_it(world, red
     assert sent + refused == 2000
     assert sent, "every click came before every batch: nothing was raced"
     assert refused, "every batch came before every click: nothing was raced"
+
+
+# STOP by text message -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stops:
+    """People answer STOP, one after the other, while texts go out at the sender's pace."""
+
+    crew: Fleet
+    far: Vendors
+    before: dict[str, int] = field(default_factory=dict)  #: texts to the phone when STOP had been answered
+
+    async def type(self, phones: list[str], texts: int) -> None:
+        for n, phone in enumerate(phones):
+            await self.crew.until_accepted(texts * n // len(phones))
+            typed = await self.far.twilio.phones.type_on_phone(phone, "Stop!", SENDER)
+            assert typed.status == "received", typed
+            self.before[phone] = self.taken()[phone]
+
+    def taken(self) -> Counter[str]:
+        return Counter(text.phone for text in self.far.twilio.texts if text.callback_url)
+
+    def late(self) -> dict[str, int]:
+        """Texts to a phone that were taken after its STOP had been answered."""
+        taken = self.taken()
+        return {phone: taken[phone] - before for phone, before in self.before.items() if taken[phone] > before}
+
+
+async def test_who_answers_stop_gets_no_text_but_the_one_that_is_on_the_wire(world, redis_url, tmp_path):
+    """Real workers, each with some seconds of the sender's rate in hand: the witness holds back what was decided."""
+    people = await world.people(TEXTED)
+    addresses = await audience(world, people, Channel.SMS)
+    for key in (MARKETING, MARKETING, TRANSACTIONAL):
+        await world.queue(people, key, by=Channel.SMS, to=addresses)
+    async with front_door(world, redis_url) as client, vendors(world, tmp_path, client) as far:
+        paced = far.settings | {"NOTIFIER_TWILIO_SEGMENTS_PER_SECOND": "120"}
+        async with crew_around(world, redis_url, far.accepted, paced) as crew:
+            stops = Stops(crew, far)
+            await stops.type(random.sample(await numbers_of(world, addresses), STOPS), texts=2 * TEXTED)
+            await crew.until_settled()
+    late = stops.late()
+    print(f"late {len(late)}, withheld {await world.one(WITHHELD)}")
+    assert set(late.values()) <= {1}
+    assert len(late) <= CONNECTIONS, "a no is heard at once: only what the lines held may slip through"
+    assert await world.one(LATE) == 0
+    assert await world.one("SELECT count(*) FROM consent_events WHERE source = 'sms_keyword'") == STOPS
+    assert await world.one(WITHHELD), "nobody said stop while a text to them was in hand: nothing was raced"
+    refused = await world.one("SELECT count(*) FROM messages WHERE state IN ('suppressed', 'cancelled')")
+    assert far.accepted().total() + refused == 3 * TEXTED
+
+
+async def numbers_of(world, addresses) -> list[str]:
+    async with world.database.connection() as c:
+        found = await rows(c, "SELECT address FROM addresses WHERE id = ANY(%s)", (addresses,))
+    return [row["address"] for row in found]
+
+
+# The guard, and the harm that it prevents -----------------------------------------------------------------------------
 
 
 async def gate_while_somebody_says_no(world, monkeypatch) -> None:

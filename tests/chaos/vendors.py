@@ -105,9 +105,11 @@ async def front_door(
         public_url=PUBLIC_URL, twilio_account_sid=SID, twilio_auth_tokens=TOKEN, twilio_sender=SENDER,
         twilio_answers_keywords=False,
     )  # fmt: skip
-    async with App.open(settings) as app:
-        async with httpx.AsyncClient(transport=reached(create_app(app)), base_url=PUBLIC_URL) as client:
-            yield client
+    async with (
+        App.open(settings) as app,
+        httpx.AsyncClient(transport=reached(create_app(app)), base_url=PUBLIC_URL) as client,
+    ):
+        yield client
 
 
 async def audience(world: World, people: Sequence[UUID], channel: Channel) -> list[UUID]:
