@@ -17,6 +17,7 @@ from uuid import UUID
 from tests.world import KEYS, TEMPLATES, World
 
 DELAY = "0.02"  #: seconds that the SMTP server takes for each message, so that kills find something on the wire
+LONGEST = 200  #: seconds that a test waits; the signal of pytest's own limit may strike another task, and be lost there
 UNDER_WAY = "state IN ('queued', 'claimed', 'sending')"
 LANES = ("transactional", "marketing", "marketing")
 
@@ -127,7 +128,8 @@ async def crew_around(
         for number, lane in enumerate(LANES):
             await crew.start(f"worker --lane {lane}/{number}")
         await crew.start("scheduler/0")
-        yield crew
+        async with asyncio.timeout(LONGEST):
+            yield crew
     finally:
         for process in crew.processes.values():
             if process.returncode is None:

@@ -29,7 +29,7 @@ from notifier.journal import boot_id
 from notifier.store.database import rows
 from notifier_channels.contract import Channel
 from notifier_channels.push.fcm import FcmProvider
-from tests.chaos.fleet import UNDER_WAY
+from tests.chaos.fleet import LONGEST, UNDER_WAY
 from tests.chaos.test_kill import check_nothing_lost_or_doubled, fates
 from tests.chaos.vendors import Vendors, audience, by_tag, message_of, queue_both, vendors
 from tests.contract.test_deliver import Bell
@@ -176,7 +176,8 @@ async def service(world: World, far: Vendors):
             world.worker(lanes[1], Lane.MARKETING, batch_size=50) as marketing,
         ):
             reconcile = Reconcile(world.database, {Channel.SMS: asked})
-            yield Service(world, far, (transactional, marketing), reconcile)
+            async with asyncio.timeout(LONGEST):
+                yield Service(world, far, (transactional, marketing), reconcile)
     finally:
         for provider in (asked, *(one for lane in lanes for one in lane.values())):
             await provider.close()
