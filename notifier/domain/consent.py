@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from notifier.domain.caps import Cap, Sent, reached
 from notifier.domain.messages import Category
 from notifier.domain.routing import EVERY_CHANNEL, Go, Route, Stop, Turn, Wait, stands
+from notifier.domain.timing import SPREAD, Held, Hours, Why, hold
 from notifier_channels.contract import Channel
 
 ANY = "any"  #: as an event's channel: all channels
@@ -39,6 +41,7 @@ class Topic:
     names: Mapping[str, str] = field(default_factory=dict)  #: by locale
     descriptions: Mapping[str, str] = field(default_factory=dict)  #: by locale
     route: Route = EVERY_CHANNEL  #: of templates that name none of their own
+    caps: tuple[Cap, ...] = ()  #: how often it may be sent to somebody; marketing only
 
     @property
     def scope(self) -> str:
@@ -98,6 +101,8 @@ class Question:
     channel: Channel
     expires_at: datetime
     turn: Turn | None = None  #: of a message that waits for what becomes of another one
+    caps: Sequence[Cap] = ()  #: all that hold for it: its topic's and those of all marketing
+    spread: timedelta = SPREAD  #: over which what is held back goes out
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,8 @@ class Facts:
     suppressions: Sequence[Suppression] = ()
     has_address: bool = True  #: False when the person no longer holds the address the message was meant for
     snoozed_until: datetime | None = None
+    hours: Hours | None = None  #: when this person may be written to on this channel; None: at any time
+    sent: Sequence[Sent] = ()  #: as far back as the caps look
 
 
 class Rule(StrEnum):
@@ -121,6 +128,8 @@ class Rule(StrEnum):
     SUPPRESSED_ADDRESS = "suppressed_address"
     ADDRESS_REMOVED = "address_removed"
     EXPIRED = "expired"
+    QUIET_HOURS = "quiet_hours"
+    FREQUENCY_CAP = "frequency_cap"
     SNOOZED = "snoozed"
     REACHED_OTHERWISE = "reached_otherwise"
     WAITS_FOR_CHANNEL = "waits_for_channel"
@@ -283,13 +292,26 @@ def _waits(question: Question, at: datetime) -> Refusal | Deferral | None:
 
 
 def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral | None:
-    """Timing: the person's snooze holds marketing back; past the expiry that is a refusal."""
-    until = facts.snoozed_until
-    if question.topic.category is not Category.MARKETING or until is None or until <= at:
+    """Timing: quiet hours, caps and the person's snooze hold marketing back; past the expiry that is a refusal."""
+    if question.topic.category is not Category.MARKETING:
         return None
-    if until >= question.expires_at:
-        return Refusal(question.message, Decision(Rule.EXPIRED, at, detail=str(Rule.SNOOZED)))
-    return Deferral(question.message, until, Decision(Rule.SNOOZED, at))
+    causes: list[Held] = []
+    numbers: tuple[int, ...] = ()
+    if facts.snoozed_until and facts.snoozed_until > at:
+        causes.append(Held(Why.SNOOZED, "", facts.snoozed_until))
+    if facts.sent and question.caps:
+        zones = facts.hours.zones if facts.hours else ()
+        if cap := reached(question.caps, facts.sent, question.channel, at, zones):
+            causes.append(cap.held)
+            numbers = cap.numbers
+    held = hold(question.message, (at, question.expires_at), causes, facts.hours, question.spread)
+    if held is None:
+        return None
+    rested_on = numbers if held.why is Why.FREQUENCY_CAP else ()
+    if held.until is None:
+        detail = f"{held.why}:{held.detail}" if held.detail else str(held.why)
+        return Refusal(question.message, Decision(Rule.EXPIRED, at, rested_on, detail))
+    return Deferral(question.message, held.until, Decision(Rule(held.why), at, rested_on, held.detail))
 
 
 def _order(event: ConsentEvent) -> tuple[datetime, int]:
