@@ -1,10 +1,10 @@
-"""How many messages one core decides a second, in batches, with and without quiet hours and caps; no database takes part.
+"""How many messages one core decides a second, in batches, with quiet hours and caps and without. No database is asked.
 
     python3 run.py bench decide [--seconds 3] [--rounds 5]
 
 `bare`: consent alone, as for mail. `timed`: with packs, caps and a history, all open. `held`: the same at night, so
 that every message is deferred. `prepared`: as `timed`, and finding each person's hours from row to packs counts, too.
-`cold`: that finding alone, for numbers that were never seen. The limit beside them is a loop that only makes the values.
+`cold`: that finding alone, for numbers that were never seen. `limit`: a loop that only makes the values.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from notifier.domain.caps import Cap, Sent
+from notifier.domain.clocks import Window
 from notifier.domain.consent import (
     ConsentEvent,
     Default,
@@ -27,7 +28,7 @@ from notifier.domain.consent import (
 )
 from notifier.domain.messages import Category, State
 from notifier.domain.routing import Earlier, Mode, Turn
-from notifier.domain.timing import Hours, Pack, Window
+from notifier.domain.timing import Hours, Pack
 from notifier_channels.contract import Channel
 
 NIGHT = datetime(2026, 11, 25, 3, tzinfo=UTC)

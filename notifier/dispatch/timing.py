@@ -34,7 +34,13 @@ class Timing:
     default_zone: str = "UTC"
     spread: timedelta = SPREAD
     lasts: timedelta = timedelta()  #: how long a batch may be on the wire: nothing is to leave after closing
-    _hours: dict[tuple[object, ...], Hours] = field(default_factory=dict)
+    _hours: dict[tuple[object, ...], Hours] = field(default_factory=dict, repr=False, compare=False)
+    _longest: int = field(init=False, repr=False, compare=False)  #: prefix of a number that a pack looks at
+
+    def __post_init__(self) -> None:
+        """People of one zone and one prefix share their hours."""
+        longest = max((len(prefix) for pack in self.packs for prefix in pack.prefixes), default=0)
+        object.__setattr__(self, "_longest", longest)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Timing:
@@ -67,11 +73,11 @@ class Timing:
             return None
         channel = Channel(row["channel"])
         place = place_of(row["address"]) if channel is Channel.SMS else NOWHERE
-        on = tuple(pack for pack in self.packs if pack.covers(channel, place))
-        zones = self._zones(row["timezone"], place)
-        key = (zones, *(pack.key for pack in on))
+        prefix = place.number[: self._longest]
+        key = (row["timezone"], channel, place.country, place.has_area, place.zones, prefix)
         if (hours := self._hours.get(key)) is None:
-            hours = self._hours[key] = Hours(on, zones, self.lasts)
+            on = [pack for pack in self.packs if pack.covers(channel, place)]
+            hours = self._hours[key] = Hours(on, self._zones(row["timezone"], place), self.lasts)
         return hours
 
     async def sent(self, c: Connection, asked: Sequence[tuple[UUID, Sequence[Cap]]]) -> defaultdict[UUID, list[Sent]]:

@@ -104,8 +104,11 @@ def reached(
     for cap in caps:
         if cap.channel not in (None, channel):
             continue
-        counted = sorted((one for one in sent if cap.counts(one)), key=lambda one: one.at)[-cap.limit :]
-        if len(counted) < cap.limit or (until := cap.leaves(counted[0].at, zones)) <= at:
+        counted = [one for one in sent if cap.counts(one)] if len(sent) >= cap.limit else []
+        if len(counted) < cap.limit:
+            continue
+        counted = sorted(counted, key=lambda one: one.at)[-cap.limit :]
+        if (until := cap.leaves(counted[0].at, zones)) <= at:
             continue
         if found is None or found.held.until is None or until > found.held.until:
             numbers = tuple(one.number for one in counted if one.number is not None)

@@ -42,19 +42,14 @@ class Topic:
     descriptions: Mapping[str, str] = field(default_factory=dict)  #: by locale
     route: Route = EVERY_CHANNEL  #: of templates that name none of their own
     caps: tuple[Cap, ...] = ()  #: how often it may be sent to somebody; marketing only
+    scope: str = field(init=False, repr=False, compare=False)  #: of an event about this topic alone
+    scopes_above: frozenset[str] = field(init=False, repr=False, compare=False)  #: whose withdrawal covers this topic
 
-    @property
-    def scope(self) -> str:
-        """The scope of an event about this topic alone."""
-        return f"topic:{self.key}"
-
-    @property
-    def scopes_above(self) -> frozenset[str]:
-        """Every scope whose withdrawal covers this topic."""
-        if self.mandatory:
-            return frozenset()
-        marketing = {MARKETING} if self.category is Category.MARKETING else set()
-        return frozenset({self.scope, ALL} | marketing)
+    def __post_init__(self) -> None:
+        """Both are asked for at every decision."""
+        above = {f"topic:{self.key}", ALL, *([MARKETING] if self.category is Category.MARKETING else [])}
+        object.__setattr__(self, "scope", f"topic:{self.key}")
+        object.__setattr__(self, "scopes_above", frozenset() if self.mandatory else frozenset(above))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +210,17 @@ def judge(topic: Topic, channel: Channel, events: Iterable[ConsentEvent], at: da
     """The consent rule alone, for one topic on one channel."""
     if topic.mandatory:
         return True, Decision(Rule.MANDATORY, at)
-    live = [event for event in events if event.expires_at is None or event.expires_at > at]
-    grants = [event for event in live if event.granted]
+    grants: list[ConsentEvent] = []
+    withdrawals: list[ConsentEvent] = []
+    for event in events:
+        if event.expires_at is None or event.expires_at > at:
+            (grants if event.granted else withdrawals).append(event)
     in_force = [
-        event
-        for event in live
-        if not event.granted
-        and event.scope in topic.scopes_above
-        and event.channel in (channel, ANY)
-        and not any(_ends(grant, event, topic, channel) for grant in grants)
+        one
+        for one in withdrawals
+        if one.scope in topic.scopes_above
+        and one.channel in (channel, ANY)
+        and not any(_ends(grant, one, topic, channel) for grant in grants)
     ]
     if in_force:
         latest = max(in_force, key=_order)
@@ -273,7 +270,9 @@ def _ends(grant: ConsentEvent, withdrawal: ConsentEvent, topic: Topic, channel: 
     return grant.scope == topic.scope and names_the_channel
 
 
-def _blocking(suppressions: Iterable[Suppression], category: Category) -> Suppression | None:
+def _blocking(suppressions: Sequence[Suppression], category: Category) -> Suppression | None:
+    if not suppressions:
+        return None
     blocking = [suppression for suppression in suppressions if suppression.reason.blocks(category)]
     return min(blocking, key=lambda suppression: suppression.number, default=None)
 
@@ -304,6 +303,8 @@ def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral 
         if cap := reached(question.caps, facts.sent, question.channel, at, zones):
             causes.append(cap.held)
             numbers = cap.numbers
+    if not causes and (facts.hours is None or facts.hours.is_open(at)):
+        return None
     held = hold(question.message, (at, question.expires_at), causes, facts.hours, question.spread)
     if held is None:
         return None

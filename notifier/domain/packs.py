@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from notifier.domain.timing import Pack, Week, Window
+from notifier.domain.clocks import Week, Window
+from notifier.domain.timing import Pack
 from notifier.errors import NotConfigured
 from notifier_channels.contract import Channel
 

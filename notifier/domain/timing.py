@@ -6,20 +6,18 @@ each. What is held back goes out spread over a while, not all at the stroke of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from hashlib import blake2b
-from itertools import pairwise
-from typing import TypeAlias
 from uuid import UUID
+from zlib import crc32
 from zoneinfo import ZoneInfo
 
+from notifier.domain.clocks import Week, common, is_open, narrowest, open_spans
 from notifier_channels.contract import Channel
 
-DAY = timedelta(days=1)
-HORIZON = 9 * DAY  #: a week, and what a change of clocks may add: what is not open by then never is
+HORIZON = timedelta(days=9)  #: a week, and what a change of clocks may add: what is not open by then never is
 SPREAD = timedelta(minutes=30)  #: over which what was held back goes out
 _TICK = timedelta(microseconds=1)
 
@@ -30,17 +28,6 @@ class Why(StrEnum):
     SNOOZED = "snoozed"
     FREQUENCY_CAP = "frequency_cap"
     QUIET_HOURS = "quiet_hours"
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """When it may go out on one day: minutes of the clock on the wall, the first included, the last not."""
-
-    opens: int
-    closes: int
-
-
-Week: TypeAlias = tuple[Window | None, ...]  #: Monday first
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +98,19 @@ class Hours:
         self._asked, self._found = at, self._look(at)
         return self._found
 
+    def is_open(self, at: datetime) -> bool:
+        """Whether one may write at this instant."""
+        if not self.packs:
+            return True
+        spell = self.spell(at)
+        return spell is not None and spell.opens <= at
+
     def _look(self, at: datetime) -> Spell | None:
-        weeks = [pack.week for pack in self.packs]
+        week = narrowest([pack.week for pack in self.packs])
         start, end = at.astimezone(UTC), at.astimezone(UTC) + HORIZON
         spans = [(start, end)]
         for zone in self.zones:
-            spans = list(_common(spans, list(_spans(zone, _narrowest(weeks), start, end))))
+            spans = list(common(spans, list(open_spans(zone, week, start, end))))
         for opens, ends in spans:
             if (closes := ends - self._lasts) > opens:
                 return Spell(opens, closes, "" if opens == start else self._closed_by(opens - _TICK))
@@ -143,12 +137,12 @@ class Held:
 def hold(
     message: UUID, within: tuple[datetime, datetime], causes: Sequence[Held], hours: Hours | None, spread: timedelta
 ) -> Held | None:
-    """What holds a message back the longest, and until when; `within`: now and its expiry.
+    """What holds a message back the longest, and until when; `within`: now and its expiry. Causes end after now.
 
     Whatever the reason, the instant is one at which it may go: a snooze that ends at night ends in the morning.
     """
     at, expires = within
-    last = max((one for one in causes if one.until and one.until > at), key=lambda one: one.until or at, default=None)
+    last = max(causes, key=lambda one: one.until or at) if causes else None
     free = last.until if last and last.until else at
     spell = hours.spell(free) if hours and hours.packs else Spell(free, expires, "")
     if spell is None:
@@ -166,87 +160,5 @@ def hold(
 
 def spread_out(message: UUID, opens: datetime, closes: datetime, spread: timedelta) -> datetime:
     """This message's instant within the spread after opening, the same each time it is asked, and before closing."""
-    share = int.from_bytes(blake2b(message.bytes, digest_size=6).digest()) / 2**48
-    return opens + share * min(spread, (closes - opens) / 2)
-
-
-def is_open(week: Week, local: datetime) -> bool:
-    """Whether it may go out when the clock on the wall says this."""
-    window = week[local.weekday()]
-    return window is not None and window.opens <= local.hour * 60 + local.minute < window.closes
-
-
-def _narrowest(weeks: Sequence[Week]) -> Week:
-    """What all of them allow."""
-    return tuple(_both([week[day] for week in weeks]) for day in range(7))
-
-
-def _both(windows: Sequence[Window | None]) -> Window | None:
-    opens = max((window.opens if window else 1440 for window in windows), default=0)
-    closes = min((window.closes if window else 0 for window in windows), default=1440)
-    return Window(opens, closes) if opens < closes else None
-
-
-def _common(
-    one: Sequence[tuple[datetime, datetime]], other: Sequence[tuple[datetime, datetime]]
-) -> Iterator[tuple[datetime, datetime]]:
-    for opens, closes in one:
-        for start, end in other:
-            if max(opens, start) < min(closes, end):
-                yield max(opens, start), min(closes, end)
-
-
-def _spans(zone: ZoneInfo, week: Week, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """When the clocks of this zone show an hour that is open. Those that touch are one."""
-    current: tuple[datetime, datetime] | None = None
-    for opens, closes in _daily(zone, week, start, end):
-        if current and opens == current[1]:
-            current = current[0], closes
-            continue
-        if current:
-            yield current
-        current = opens, closes
-    if current:
-        yield current
-
-
-def _daily(zone: ZoneInfo, week: Week, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
-    for (since, offset), (until, _) in pairwise([*_offsets(zone, start, end), (end, timedelta())]):
-        day = datetime.combine((since + offset).date(), datetime.min.time(), UTC)
-        while day - offset < until:
-            if window := week[day.weekday()]:
-                opens = max(since, day - offset + timedelta(minutes=window.opens))
-                closes = min(until, day - offset + timedelta(minutes=window.closes))
-                if opens < closes:
-                    yield opens, closes
-            day += DAY
-
-
-def _offsets(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[datetime, timedelta]]:
-    """The distance of this zone from UTC, and since when: first at the start, then at each change of its clocks."""
-    offset = _offset(zone, start)
-    yield start, offset
-    while start < end:
-        following = min(start + DAY, end)
-        if _offset(zone, following) != offset:
-            following = _change(zone, start, following)
-            offset = _offset(zone, following)
-            yield following, offset
-        start = following
-
-
-def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The second at which the clocks change between the two."""
-    low, high = int(before.timestamp()), int(after.timestamp()) + 1
-    offset = _offset(zone, before)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _offset(zone, datetime.fromtimestamp(middle, UTC)) == offset:
-            low = middle
-        else:
-            high = middle
-    return datetime.fromtimestamp(high, UTC)
-
-
-def _offset(zone: ZoneInfo, at: datetime) -> timedelta:
-    return at.astimezone(zone).utcoffset() or timedelta()
+    seconds = min(spread.total_seconds(), (closes - opens).total_seconds() / 2)
+    return opens + timedelta(seconds=seconds * crc32(message.bytes) / 2**32)

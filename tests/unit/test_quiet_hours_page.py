@@ -9,8 +9,9 @@ from pathlib import Path
 
 from notifier.dispatch.timing import SHIPPED
 from notifier.domain import packs
+from notifier.domain.clocks import Window
 from notifier.domain.packs import DAYS
-from notifier.domain.timing import Pack, Window
+from notifier.domain.timing import Pack
 
 PAGE = Path("docs/reference/quiet-hours.md")
 

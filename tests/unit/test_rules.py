@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.caps import Cap, Period, Sent
+from notifier.domain.clocks import Window
 from notifier.domain.consent import (
     ConsentEvent,
     Deferral,
@@ -26,7 +27,7 @@ from notifier.domain.consent import (
     decide,
 )
 from notifier.domain.messages import Category
-from notifier.domain.timing import Hours, Pack, Window
+from notifier.domain.timing import Hours, Pack
 from notifier_channels.contract import Channel
 from tests.rules import LETTER, NEWS, NOON, ORDERS, SECURITY, TABLE, answered, page
 

@@ -17,6 +17,7 @@ from phonenumbers.geodata import GEOCODE_DATA
 
 from notifier.dispatch.timing import SHIPPED
 from notifier.domain import packs
+from notifier.domain.clocks import Window, is_open
 from notifier.domain.places import place_of
 from notifier.domain.timing import (
     NOWHERE,
@@ -25,9 +26,7 @@ from notifier.domain.timing import (
     Pack,
     Place,
     Why,
-    Window,
     hold,
-    is_open,
     spread_out,
 )
 from notifier.errors import NotConfigured
