@@ -246,7 +246,7 @@ def _rule(story: Story) -> str:
     decision = story.decision or {}
     at = instant(datetime.fromisoformat(decision["at"]))
     rule, detail = Rule(decision["rule"]), str(decision.get("detail", ""))
-    words, of_time = _RULES[rule], detail
+    words, held, of_time = _RULES[rule], str(rule), detail
     if rule is Rule.EXPIRED:
         held, _, of_time = detail.partition(":")
         words += _HELD[held]
@@ -258,7 +258,7 @@ def _rule(story: Story) -> str:
         "block": _BLOCKS.get(detail, detail),
         "expires": instant(story.expires_at),
         "hours": _hours(of_time),
-        "cap": _cap(of_time),
+        "cap": _cap(of_time) if held == Rule.FREQUENCY_CAP else "",
     }
     return f"{words.format(**values)} Decided on {at}, by the rule `{rule}`."
 

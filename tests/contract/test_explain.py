@@ -163,6 +163,10 @@ async def test_the_command_tells_a_notifications_messages_and_refuses_an_unknown
     assert "there is no message" in unknown.output
 
 
+OF_USE = "It was of use until 2 March 2026, 00:00:00 UTC only."
+NEVER = "whenever it is day in one place where they may be, it is night in another"
+
+
 def held(reason: Rule, detail: str) -> str:
     story = Story(
         id=new_id(), recipient="u1", address=None, channel="sms", topic="news", category="marketing", template="news",
@@ -193,21 +197,19 @@ def held(reason: Rule, detail: str) -> str:
         (
             Rule.EXPIRED,
             "quiet_hours:never",
-            "It was of use until 2 March 2026, 00:00:00 UTC only. Until then it was never the hour for it:"
-            " whenever it is day in one place where they may be, it is night in another.",
+            f"{OF_USE} Until then it was never the hour for it: {NEVER}.",
         ),
         (
             Rule.EXPIRED,
             "frequency_cap:news 2/week",
-            "It was of use until 2 March 2026, 00:00:00 UTC only. Until then the person had had as much as they are to"
-            " get: at most 2 of news in a week.",
+            f"{OF_USE} Until then the person had had as much as they are to get: at most 2 of news in a week.",
         ),
         (
             Rule.EXPIRED,
             "snoozed",
-            "It was of use until 2 March 2026, 00:00:00 UTC only. Until then the person had asked to be left in peace.",
+            f"{OF_USE} Until then the person had asked to be left in peace.",
         ),
-        (Rule.EXPIRED, "", "It was of use until 2 March 2026, 00:00:00 UTC only."),
+        (Rule.EXPIRED, "", OF_USE),
     ],
 )
 def test_what_time_held_back_is_said_in_words(rule, detail, words):
