@@ -21,6 +21,7 @@ from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
+from notifier.dispatch.timing import Timing
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Lane
@@ -68,6 +69,7 @@ class App:
     feedback: Feedback
     replies: Replies
     sweep: Sweep
+    timing: Timing
 
     @classmethod
     @asynccontextmanager
@@ -121,6 +123,7 @@ class App:
                 default_locale=settings.default_locale,
             ),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
+            timing=Timing.from_settings(settings),
         )
 
     @asynccontextmanager
@@ -158,6 +161,7 @@ class App:
             shelf=Shelf(self.templates),
             providers=providers,
             turns=Turns(providers, batches),
+            timing=self.timing,
             consequences=Consequences(self.hasher, self.templates.topics),
             hasher=self.hasher,
             links=self.links,

@@ -145,6 +145,23 @@ class Settings(Appearance, SandboxSettings):
     )
     fcm_api_url: str = Field("https://fcm.googleapis.com", description="Another only for the sandbox.")
 
+    quiet_hours: str = Field(
+        "all", description="The packs that are on: `all`, `none`, or their names, separated by commas."
+    )
+    quiet_hours_file: Path | None = Field(
+        None, description="Your own packs, in the form of those that ship; one of the same name takes its place."
+    )
+    quiet_hours_spread_minutes: int = Field(
+        30,
+        ge=0,
+        le=240,
+        description="What was held back goes out spread over so long, not all at the stroke of the hour.",
+    )
+    marketing_caps: str = Field(
+        "sms 3/24h",
+        description="How much marketing a person gets at most, such as `sms 3/24h, 10/week`; `none`: no cap.",
+    )
+
     batch_size: int = Field(500, ge=1, le=500, description="Messages that are claimed, decided and settled together.")
     worker_threads: int = Field(4, ge=1, le=64, description="Batches a transactional worker has in hand at once.")
     marketing_threads: int = Field(3, ge=1, le=64, description="The same for one marketing worker.")

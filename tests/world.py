@@ -15,6 +15,7 @@ from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.timing import Timing
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Category, Ids, Lane
@@ -221,7 +222,7 @@ class World:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
             settings: dict[str, object] = {
                 "database": self.database, "templates": self.templates, "shelf": Shelf(self.templates),
-                "providers": providers, "turns": Turns(providers, 4),
+                "providers": providers, "turns": Turns(providers, 4), "timing": Timing(),
                 "consequences": self.consequences, "hasher": self.hasher, "links": self.links,
                 "journal": Journal(entered.journal), "hold": Hold(), "lane": lane, "worker": entered.id,
                 "batch_size": 500, "send_timeout": timedelta(seconds=30), "default_locale": "en",

@@ -24,10 +24,13 @@ import structlog
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.timing import Timing
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
+from notifier.domain.caps import Cap, Sent
 from notifier.domain.consent import (
+    ConsentEvent,
     Deferral,
     Facts,
     Permit,
@@ -103,6 +106,7 @@ class Deliver:
     shelf: Shelf
     providers: Mapping[Channel, AnyProvider]
     turns: Turns
+    timing: Timing
     consequences: Consequences
     hasher: Hasher
     links: Links
@@ -201,14 +205,28 @@ class Deliver:
         asked = {(Channel(row["channel"]), digest) for row in facts for digest in hashes[row["id"]]}
         standing = await suppressions.in_force(c, asked)
         turns = await self._turns(c, [row for row in facts if row["step"]])
+        caps = {row["id"]: self.timing.caps_of(self._topic(row), Channel(row["channel"])) for row in facts}
+        sent = await self.timing.sent(c, [(row["recipient_id"], caps[row["id"]]) for row in facts])
         verdicts: dict[UUID, Verdict] = {}
-        for row in facts:
-            against: list[Suppression] = [one for digest in hashes[row["id"]] for one in standing.get(digest, ())]
-            known = Facts(said[row["recipient_id"]], against, row["removed_at"] is None, row["snoozed_until"])
-            channel, turn = Channel(row["channel"]), turns.get(row["id"])
-            question = Question(row["id"], self._topic(row), channel, row["expires_at"], turn)
-            verdicts[row["id"]] = decide(question, known, row["now"])
+        for row in sorted(facts, key=lambda row: row["id"]):  # of two for one person, the older one goes first
+            id_, person = row["id"], row["recipient_id"]
+            against = [one for digest in hashes[id_] for one in standing.get(digest, ())]
+            question = self._question(row, turns.get(id_), caps[id_])
+            known = self._known(row, said[person], against, sent[person])
+            verdicts[id_] = decide(question, known, row["now"])
+            if caps[id_] and isinstance(verdicts[id_], Permit):
+                sent[person].append(Sent(row["now"], question.topic.key, question.channel))
         return verdicts
+
+    def _question(self, row: Row, turn: Turn | None, caps: Sequence[Cap]) -> Question:
+        topic, channel = self._topic(row), Channel(row["channel"])
+        return Question(row["id"], topic, channel, row["expires_at"], turn, caps, self.timing.spread)
+
+    def _known(
+        self, row: Row, said: Sequence[ConsentEvent], against: Sequence[Suppression], sent: Sequence[Sent]
+    ) -> Facts:
+        hours = self.timing.hours_of(self._topic(row), row)
+        return Facts(said, against, row["removed_at"] is None, row["snoozed_until"], hours, sent)
 
     def _hashes(self, row: Row) -> list[bytes]:
         """Under what its address may be suppressed; of an erased one only the hash is left."""

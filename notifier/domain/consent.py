@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from notifier.domain.caps import Cap, Sent, reached
 from notifier.domain.messages import Category
 from notifier.domain.routing import EVERY_CHANNEL, Go, Route, Stop, Turn, Wait, stands
+from notifier.domain.timing import SPREAD, Held, Hours, Why, hold
 from notifier_channels.contract import Channel
 
 ANY = "any"  #: as an event's channel: all channels
@@ -39,19 +41,15 @@ class Topic:
     names: Mapping[str, str] = field(default_factory=dict)  #: by locale
     descriptions: Mapping[str, str] = field(default_factory=dict)  #: by locale
     route: Route = EVERY_CHANNEL  #: of templates that name none of their own
+    caps: tuple[Cap, ...] = ()  #: how often it may be sent to somebody; marketing only
+    scope: str = field(init=False, repr=False, compare=False)  #: of an event about this topic alone
+    scopes_above: frozenset[str] = field(init=False, repr=False, compare=False)  #: whose withdrawal covers this topic
 
-    @property
-    def scope(self) -> str:
-        """The scope of an event about this topic alone."""
-        return f"topic:{self.key}"
-
-    @property
-    def scopes_above(self) -> frozenset[str]:
-        """Every scope whose withdrawal covers this topic."""
-        if self.mandatory:
-            return frozenset()
-        marketing = {MARKETING} if self.category is Category.MARKETING else set()
-        return frozenset({self.scope, ALL} | marketing)
+    def __post_init__(self) -> None:
+        """Both are asked for at every decision."""
+        above = {f"topic:{self.key}", ALL, *([MARKETING] if self.category is Category.MARKETING else [])}
+        object.__setattr__(self, "scope", f"topic:{self.key}")
+        object.__setattr__(self, "scopes_above", frozenset() if self.mandatory else frozenset(above))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +96,8 @@ class Question:
     channel: Channel
     expires_at: datetime
     turn: Turn | None = None  #: of a message that waits for what becomes of another one
+    caps: Sequence[Cap] = ()  #: all that hold for it: its topic's and those of all marketing
+    spread: timedelta = SPREAD  #: over which what is held back goes out
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,8 @@ class Facts:
     suppressions: Sequence[Suppression] = ()
     has_address: bool = True  #: False when the person no longer holds the address the message was meant for
     snoozed_until: datetime | None = None
+    hours: Hours | None = None  #: when this person may be written to on this channel; None: at any time
+    sent: Sequence[Sent] = ()  #: as far back as the caps look
 
 
 class Rule(StrEnum):
@@ -121,6 +123,8 @@ class Rule(StrEnum):
     SUPPRESSED_ADDRESS = "suppressed_address"
     ADDRESS_REMOVED = "address_removed"
     EXPIRED = "expired"
+    QUIET_HOURS = "quiet_hours"
+    FREQUENCY_CAP = "frequency_cap"
     SNOOZED = "snoozed"
     REACHED_OTHERWISE = "reached_otherwise"
     WAITS_FOR_CHANNEL = "waits_for_channel"
@@ -206,15 +210,17 @@ def judge(topic: Topic, channel: Channel, events: Iterable[ConsentEvent], at: da
     """The consent rule alone, for one topic on one channel."""
     if topic.mandatory:
         return True, Decision(Rule.MANDATORY, at)
-    live = [event for event in events if event.expires_at is None or event.expires_at > at]
-    grants = [event for event in live if event.granted]
+    grants: list[ConsentEvent] = []
+    withdrawals: list[ConsentEvent] = []
+    for event in events:
+        if event.expires_at is None or event.expires_at > at:
+            (grants if event.granted else withdrawals).append(event)
     in_force = [
-        event
-        for event in live
-        if not event.granted
-        and event.scope in topic.scopes_above
-        and event.channel in (channel, ANY)
-        and not any(_ends(grant, event, topic, channel) for grant in grants)
+        one
+        for one in withdrawals
+        if one.scope in topic.scopes_above
+        and one.channel in (channel, ANY)
+        and not any(_ends(grant, one, topic, channel) for grant in grants)
     ]
     if in_force:
         latest = max(in_force, key=_order)
@@ -264,7 +270,9 @@ def _ends(grant: ConsentEvent, withdrawal: ConsentEvent, topic: Topic, channel: 
     return grant.scope == topic.scope and names_the_channel
 
 
-def _blocking(suppressions: Iterable[Suppression], category: Category) -> Suppression | None:
+def _blocking(suppressions: Sequence[Suppression], category: Category) -> Suppression | None:
+    if not suppressions:
+        return None
     blocking = [suppression for suppression in suppressions if suppression.reason.blocks(category)]
     return min(blocking, key=lambda suppression: suppression.number, default=None)
 
@@ -283,13 +291,28 @@ def _waits(question: Question, at: datetime) -> Refusal | Deferral | None:
 
 
 def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral | None:
-    """Timing: the person's snooze holds marketing back; past the expiry that is a refusal."""
-    until = facts.snoozed_until
-    if question.topic.category is not Category.MARKETING or until is None or until <= at:
+    """Timing: quiet hours, caps and the person's snooze hold marketing back; past the expiry that is a refusal."""
+    if question.topic.category is not Category.MARKETING:
         return None
-    if until >= question.expires_at:
-        return Refusal(question.message, Decision(Rule.EXPIRED, at, detail=str(Rule.SNOOZED)))
-    return Deferral(question.message, until, Decision(Rule.SNOOZED, at))
+    causes: list[Held] = []
+    numbers: tuple[int, ...] = ()
+    if facts.snoozed_until and facts.snoozed_until > at:
+        causes.append(Held(Why.SNOOZED, "", facts.snoozed_until))
+    if facts.sent and question.caps:
+        zones = facts.hours.zones if facts.hours else ()
+        if cap := reached(question.caps, facts.sent, question.channel, at, zones):
+            causes.append(cap.held)
+            numbers = cap.numbers
+    if not causes and (facts.hours is None or facts.hours.is_open(at)):
+        return None
+    held = hold(question.message, (at, question.expires_at), causes, facts.hours, question.spread)
+    if held is None:
+        return None
+    rested_on = numbers if held.why is Why.FREQUENCY_CAP else ()
+    if held.until is None:
+        detail = f"{held.why}:{held.detail}" if held.detail else str(held.why)
+        return Refusal(question.message, Decision(Rule.EXPIRED, at, rested_on, detail))
+    return Deferral(question.message, held.until, Decision(Rule(held.why), at, rested_on, held.detail))
 
 
 def _order(event: ConsentEvent) -> tuple[datetime, int]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from notifier.domain.consent import Rule
+from notifier.domain.consent import MARKETING, Rule
 from notifier.domain.messages import State
 
 
@@ -149,9 +149,18 @@ _RULES = {
     Rule.SUPPRESSED_ADDRESS: "The address must not be used: {block}.",
     Rule.ADDRESS_REMOVED: "The person no longer has the address that it was for.",
     Rule.EXPIRED: "It was of use until {expires} only.",
+    Rule.QUIET_HOURS: "It was not the hour for it: {hours}.",
+    Rule.FREQUENCY_CAP: "The person had had as much as they are to get: {cap}.",
     Rule.SNOOZED: "The person had asked to be left in peace for a while.",
     Rule.REACHED_OTHERWISE: "It was not needed any more: the person was reached {by}.",
     Rule.WAITS_FOR_CHANNEL: "It waits for what becomes of the one {by}.",
+}
+
+_HELD = {  # by the first word of an expiry's detail: what it had waited for
+    "": "",
+    "quiet_hours": " Until then it was never the hour for it: {hours}.",
+    "frequency_cap": " Until then the person had had as much as they are to get: {cap}.",
+    "snoozed": " Until then the person had asked to be left in peace.",
 }
 
 _BLOCKS = {
@@ -162,6 +171,8 @@ _BLOCKS = {
     "erased": "its owner had their data erased",
     "manual": "an operator blocked it",
 }
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 _SOURCES = {
     "api": "through the product",
@@ -235,6 +246,10 @@ def _rule(story: Story) -> str:
     decision = story.decision or {}
     at = instant(datetime.fromisoformat(decision["at"]))
     rule, detail = Rule(decision["rule"]), str(decision.get("detail", ""))
+    words, held, of_time = _RULES[rule], str(rule), detail
+    if rule is Rule.EXPIRED:
+        held, _, of_time = detail.partition(":")
+        words += _HELD[held]
     scope, _, channel = detail.partition("/")
     values = {
         "topic": story.topic,
@@ -242,8 +257,10 @@ def _rule(story: Story) -> str:
         "by": _BY.get(detail, detail),
         "block": _BLOCKS.get(detail, detail),
         "expires": instant(story.expires_at),
+        "hours": _hours(of_time),
+        "cap": _cap(of_time) if held == Rule.FREQUENCY_CAP else "",
     }
-    return f"{_RULES[rule].format(**values)} Decided on {at}, by the rule `{rule}`."
+    return f"{words.format(**values)} Decided on {at}, by the rule `{rule}`."
 
 
 def _happened(story: Story) -> list[Fact]:
@@ -283,6 +300,23 @@ def _block(block: Block) -> str:
     if block.lifted_at:
         text += f"; lifted on {instant(block.lifted_at)}: {block.lifted_why}"
     return f"{text}. [{block.number}]"
+
+
+def _hours(detail: str) -> str:
+    pack, _, zone = detail.partition("/")
+    if not zone:
+        return "whenever it is day in one place where they may be, it is night in another"
+    return f"the quiet hours `{pack}`, by the clocks of {zone}"
+
+
+def _cap(detail: str) -> str:
+    """`newsletter 1/24h` or `marketing sms 3/day`, as `domain.caps.Cap` writes itself."""
+    what, *channel, number_and_window = detail.split(" ")
+    number, _, window = number_and_window.partition("/")
+    much = f"{number} of {'all marketing' if what == MARKETING else what}"
+    by = f" {_BY[channel[0]]}" if channel else ""
+    length = f"in {window[:-1]} {_UNITS[window[-1]]}" if window[0].isdigit() else f"in a {window}"
+    return f"at most {much}{by} {length}"
 
 
 def _what(scope: str) -> str:

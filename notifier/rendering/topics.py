@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from notifier.domain.caps import Cap
 from notifier.domain.consent import Default, Topic
 from notifier.domain.messages import Category
 from notifier.domain.routing import EVERY_CHANNEL, Route
@@ -17,7 +18,7 @@ from notifier_channels.contract import Channel
 
 FILE = "topics.toml"
 KEY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-FIELDS = {"category", "channels", "mandatory", "name", "description", "route"}
+FIELDS = {"category", "channels", "mandatory", "name", "description", "route", "caps"}
 
 
 def declarations(text: str) -> dict[str, str]:
@@ -52,9 +53,12 @@ def read(declaration: str) -> Topic:
         names=_by_locale(table.get("name"), f"{where} name"),
         descriptions=_by_locale(table.get("description"), f"{where} description"),
         route=_route(table, frozenset(defaults), f"{where} route"),
+        caps=_caps(table.get("caps", []), key, f"{where} caps"),
     )
     if topic.mandatory and topic.category is not Category.TRANSACTIONAL:
         raise TemplateError(f"{where}: only a transactional topic can be mandatory")
+    if topic.caps and topic.category is not Category.MARKETING:
+        raise TemplateError(f"{where} caps: only a marketing topic has caps; what somebody waits for is not held back")
     return topic
 
 
@@ -79,6 +83,15 @@ def _route(table: Mapping[str, Any], channels: frozenset[Channel], where: str) -
     route = routes.read(table["route"], where)
     routes.within(route, channels, where)
     return route
+
+
+def _caps(texts: object, key: str, where: str) -> tuple[Cap, ...]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TemplateError(f'{where}: a list such as ["1/day", "sms 3/7d"]')
+    try:
+        return tuple(Cap.read(text, key) for text in texts)
+    except ValueError as error:
+        raise TemplateError(f"{where}: {error}") from None
 
 
 def _by_locale(table: object, where: str) -> dict[str, str]:

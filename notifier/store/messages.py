@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -196,6 +196,18 @@ async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
         " JOIN messages e ON e.id = ANY(n.message_ids) AND e.step < m.step"
         " WHERE m.id = ANY(%s) ORDER BY m.id, e.step, e.id",
         (list(ids),),
+    )
+
+
+async def marketing_sent_to(c: Connection, recipients: Sequence[UUID], since: timedelta) -> list[Row]:
+    """The attempts of the last `since` by which marketing reached these people, or may have. They are locked."""
+    return await rows(
+        c,
+        "SELECT m.recipient_id, m.topic, m.channel, a.number, a.started_at FROM messages m"
+        " JOIN attempts a ON a.message_id = m.id"
+        " WHERE m.recipient_id = ANY(%s) AND m.category = 'marketing' AND m.expires_at > statement_timestamp() - %s"
+        " AND a.started_at > statement_timestamp() - %s AND a.state IN ('started', 'accepted', 'unknown')",
+        (list(recipients), since, since),
     )
 
 

@@ -14,13 +14,14 @@ from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut, Way
 from notifier.domain import explanation
 from notifier.domain.consent import Rule, SuppressionReason
-from notifier.domain.explanation import Explanation
+from notifier.domain.explanation import Explanation, Story
 from notifier.domain.messages import Lane, State
+from notifier.domain.timing import Why
 from notifier.store import suppressions
 from notifier.store.suppressions import NewSuppression
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import BadAddress, Channel, DeliveryEvent, EventKind, Unavailable
-from tests.world import MANDATORY, MARKETING, Scripted, World
+from tests.world import MANDATORY, MARKETING, Scripted, World, new_id
 
 pytestmark = pytest.mark.anyio
 
@@ -162,7 +163,61 @@ async def test_the_command_tells_a_notifications_messages_and_refuses_an_unknown
     assert "there is no message" in unknown.output
 
 
+OF_USE = "It was of use until 2 March 2026, 00:00:00 UTC only."
+NEVER = "whenever it is day in one place where they may be, it is night in another"
+
+
+def held(reason: Rule, detail: str) -> str:
+    story = Story(
+        id=new_id(), recipient="u1", address=None, channel="sms", topic="news", category="marketing", template="news",
+        state=State.QUEUED, reason=None, due_at=None, expires_at=datetime(2026, 3, 2, tzinfo=UTC), accepted_at=None,
+        decision={"rule": str(reason), "at": "2026-03-01T01:00:00+00:00", "numbers": [], "detail": detail},
+    )  # fmt: skip
+    return explanation.explain(story).why[0].partition(" Decided on")[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "detail", "words"),
+    [
+        (
+            Rule.QUIET_HOURS,
+            "us-fl/America/New_York",
+            "It was not the hour for it: the quiet hours `us-fl`, by the clocks of America/New_York.",
+        ),
+        (
+            Rule.FREQUENCY_CAP,
+            "marketing sms 3/24h",
+            "The person had had as much as they are to get: at most 3 of all marketing by text message in 24 hours.",
+        ),
+        (
+            Rule.FREQUENCY_CAP,
+            "news 1/day",
+            "The person had had as much as they are to get: at most 1 of news in a day.",
+        ),
+        (
+            Rule.EXPIRED,
+            "quiet_hours:never",
+            f"{OF_USE} Until then it was never the hour for it: {NEVER}.",
+        ),
+        (
+            Rule.EXPIRED,
+            "frequency_cap:news 2/week",
+            f"{OF_USE} Until then the person had had as much as they are to get: at most 2 of news in a week.",
+        ),
+        (
+            Rule.EXPIRED,
+            "snoozed",
+            f"{OF_USE} Until then the person had asked to be left in peace.",
+        ),
+        (Rule.EXPIRED, "", OF_USE),
+    ],
+)
+def test_what_time_held_back_is_said_in_words(rule, detail, words):
+    assert held(rule, detail) == words
+
+
 def test_every_state_rule_and_reason_has_words():
+    assert set(explanation._HELD) == {"", *Why}
     assert set(explanation._STATES) == set(State)
     assert set(explanation._RULES) == set(Rule)
     assert set(explanation._REPORTS) == {str(kind) for kind in EventKind}
