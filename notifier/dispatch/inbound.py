@@ -56,7 +56,7 @@ class Inbound:
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
     async def __call__(self, raw: bytes, recipient: str, sender: str | None = None) -> Came:
-        """Act on a raw mail. `recipient` and `sender` are the envelope's; no sender is `<>`, None one that is not known."""
+        """Act on a raw mail. `recipient` and `sender` are the envelope's; an empty sender is `<>`, None unknown."""
         local, _, _ = recipient.strip().strip("<>").partition("@")
         came, why = await self._act(raw, self.links.read_mail(local), sender)
         log.info("inbound.taken", came=str(came), why=why)

@@ -10,10 +10,8 @@ from notifier_channels.email.inbound.parts import header, kind
 
 _PRECEDENCE = frozenset({"bulk", "junk", "list", "auto_reply", "auto-reply"})
 _ANSWERS = ("X-Autoreply", "X-Autorespond", "X-Autoresponder", "X-Auto-Reply", "X-AutoReply-From", "X-Mail-Autoreply")
-_LISTS = ("List-Id", "List-Unsubscribe", "Mailing-List", "X-Loop", "Delivered-By-The-Graces-Of")
-_MACHINES = re.compile(
-    r"\b(?:mailer-?daemon|postmaster|mail(?:er)? ?delivery|no-?reply|do-?not-?reply)\b", re.IGNORECASE
-)
+_LISTS = ("List-Id", "List-Unsubscribe", "Mailing-List")
+_MACHINES = re.compile(r"\bmailer-?daemon\b", re.IGNORECASE)  # not postmaster, who is a person as well
 _DAEMON = re.compile(
     r"\b(?:mailer-?daemon|postmaster|mail(?:er)?[ _-]?delivery|mdaemon|mail ?admin|mailadm|delivery[ _]subsystem)\b|<>",
     re.IGNORECASE,

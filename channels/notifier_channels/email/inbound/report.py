@@ -1,7 +1,7 @@
 """What came back to a return path of ours: a bounce, a complaint, or nothing that matters.
 
 Reports as the standards want them (RFC 3464, RFC 6533, RFC 5965) are read by their fields; of the many that follow
-none, the words count. Whom it concerns is not read from the mail at all: the address that it came to says so, and is signed.
+none, the words count. Whom it concerns is not read from the mail: the address that it came to says so, and is signed.
 """
 
 from __future__ import annotations

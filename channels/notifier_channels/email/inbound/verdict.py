@@ -96,6 +96,8 @@ def _fault(given: list[str], basic: str, said: str, everything: str) -> Fault:
     specific = [code for code in given if code.startswith("5.") and not _is_general(code)]
     if any(code in _ELSEWHERE or code.startswith(_ELSEWHERE_SUBJECTS) for code in specific):
         return Fault.ELSEWHERE
+    if "5.1.10" in specific:  # a null MX, or Exchange knows no such recipient: it is given for nothing else
+        return Fault.DEAD
     if _DEAD.intersection(specific):
         return _dead_unless_the_words_object(said)
     if _NO_DOMAIN.intersection(specific):
