@@ -56,9 +56,9 @@ class Inbound:
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
     async def __call__(self, raw: bytes, recipient: str, sender: str | None = None) -> Came:
-        """Act on a raw mail. `recipient` and `sender` are the envelope's; an empty sender is `<>`, None unknown."""
-        local, _, _ = recipient.strip().strip("<>").partition("@")
-        came, why = await self._act(raw, self.links.read_mail(local), sender)
+        """Act on a raw mail. `recipient` and `sender` are the envelope's; `<>` is no sender, None an unknown one."""
+        local, _, _ = _bare(recipient).partition("@")
+        came, why = await self._act(raw, self.links.read_mail(local), None if sender is None else _bare(sender))
         log.info("inbound.taken", came=str(came), why=why)
         return came
 
@@ -159,6 +159,11 @@ class Inbound:
             return frozenset(self.hasher.all(EmailAddress.parse(sender, allow_test_domains=True)))
         except ValueError:
             return frozenset()
+
+
+def _bare(path: str) -> str:
+    """Without the angle brackets that some put around it."""
+    return path.strip().strip("<>")
 
 
 def _digest(raw: bytes, about: UUID) -> bytes:

@@ -314,6 +314,7 @@ async def test_nobody_known_is_taken_and_forgotten(inbound, town):
     ("raw", "sender"),
     [
         (APPLE, ""),
+        (APPLE, "<>"),
         (APPLE.replace(b"Subject: ", b"Auto-Submitted: auto-replied\nSubject: "), "ann@one.test"),
         (APPLE.replace(b"Subject: ", b"Precedence: bulk\nSubject: "), "ann@one.test"),
         (APPLE.replace(b"Subject: ", b"X-Autoreply: yes\nSubject: "), None),
