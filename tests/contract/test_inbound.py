@@ -170,7 +170,7 @@ NO_REASON = postfix("554 Transaction failed", "5.0.0")
 
 
 async def test_a_domain_that_is_not_found_suppresses_after_the_third_time(inbound, town):
-    ann, first, _ = await sent(town)
+    ann, first, _path = await sent(town)
     messages = [first, *[await town.message(ann) for _ in range(2)]]
     for number, message in enumerate(messages, 1):
         for _ in range(2):
@@ -179,10 +179,9 @@ async def test_a_domain_that_is_not_found_suppresses_after_the_third_time(inboun
 
 
 async def test_a_delivery_in_between_ends_the_count(inbound, town):
-    ann, first, path = await sent(town)
+    ann, _, path = await sent(town)
     await inbound(NO_DOMAIN, path)
     await inbound(NO_DOMAIN, LINKS.return_path(await town.message(ann), 1))
-    arrived = plain("From: MAILER-DAEMON@x.test\nSubject: Delivered", "")
     arrived = mail(
         "From: MAILER-DAEMON@x.test", ("text/plain", "x"), ("message/delivery-status", status("delivered", "2.1.5"))
     )

@@ -122,10 +122,12 @@ async def test_reading_changes_nothing(doors):
 
 
 async def test_what_is_not_set_up_is_not_there(database_url, quick_templates):
-    async with App.open(settings_for(database_url, "redis://127.0.0.1:1")) as app:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(app)), base_url="http://n") as client:
-            for path in ("/hooks/mail", "/hooks/ses", "/hooks/postmark"):
-                assert (await client.post(path, content=b"{}")).status_code == 404
+    async with (
+        App.open(settings_for(database_url, "redis://127.0.0.1:1")) as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(create_app(app)), base_url="http://n.test") as client,
+    ):
+        for path in ("/hooks/mail", "/hooks/ses", "/hooks/postmark"):
+            assert (await client.post(path, content=b"{}")).status_code == 404
 
 
 # Amazon SES -----------------------------------------------------------------------------------------------------------
@@ -332,7 +334,8 @@ async def test_postmarks_complaints_and_unsubscribes_are_a_no(doors):
     person, message, reference = await doors.message()
     change = {
         "RecordType": "SubscriptionChange", "MessageID": "pm-1", "Origin": "Recipient", "SuppressSending": True,
-        "SuppressionReason": "ManualSuppression", "ChangedAt": "2026-11-23T10:00:00Z", "Metadata": {"notifier": reference},
+        "SuppressionReason": "ManualSuppression", "ChangedAt": "2026-11-23T10:00:00Z",
+        "Metadata": {"notifier": reference},
     }  # fmt: skip
     assert await doors.postmark(**change | {"SuppressSending": False}) == 200
     assert await doors.postmark(**change | {"Origin": "Customer"}) == 200

@@ -224,7 +224,7 @@ DEAD: tuple[tuple[Form, tuple[str, ...]], ...] = (
     (exchange, ("550 5.1.1 RESOLVER.ADR.ExRecipNotFound; not found", "5.1.1")),
     (gmail, ("550 5.1.1 The email account that you tried to reach does not exist.", "5.1.1")),
     (ironport, ("5.1.0 - Unknown address error 550-'5.1.1 <ann@example.com>: Recipient address rejected: User unknown'", "5.1.1")),
-    (ironport, ("5.3.0 - Other mail system problem 550-\"no such user\"", "5.3.0")),
+    (ironport, ('5.3.0 - Other mail system problem 550-"no such user"', "5.3.0")),
     (domino, ("User ann (ann@example.com) not listed in Domino Directory",)),
     (domino, ("User ann (ann@example.com) not listed in public Name & Address Book",)),
     (yahoo, ("Remote host said: 550 5.1.1 <ann@example.com>: Recipient address rejected: User unknown [RCPT_TO]",)),
