@@ -133,7 +133,7 @@ class Settings(Appearance, SandboxSettings):
     )
     reference_header: str | None = Field(
         None,
-        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}: [ -z|~]{0,100}\{reference\}[ -z|}~]{0,100}$",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}: [ -~]{0,100}\{reference\}[ -~]{0,100}$",
         description="A header that the mail provider repeats in its reports, such as "
         "`X-PM-Metadata-notifier: {reference}`.",
     )

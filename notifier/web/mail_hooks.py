@@ -11,6 +11,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import httpx
 import psycopg
@@ -22,6 +23,7 @@ from notifier.app import App
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.inbound import Inbound
 from notifier.domain.tokens import Links, ReturnPath
+from notifier.errors import NotConfigured
 from notifier_channels.contract import DeliveryEvent
 from notifier_channels.email import postmark, ses
 
@@ -57,13 +59,20 @@ async def fetch(url: str) -> bytes:
 
 
 def mail_hooks(app: App, get: Fetch = fetch) -> APIRouter:
-    """The routes of those who are set up."""
+    """The routes of those who are set up.
+
+    Raises:
+        NotConfigured: Amazon SES is, without the extra that verifies its signatures.
+
+    """
     settings = app.settings
     router = APIRouter(prefix="/hooks", include_in_schema=False)
     if settings.inbound_secret is not None:
         door = MailDoor(settings.inbound_secret.get_secret_value(), app.inbound)
         router.add_api_route("/mail", door.take, methods=["POST"])
     if settings.ses_topic_arns:
+        if find_spec("cryptography") is None:
+            raise NotConfigured("NOTIFIER_SES_TOPIC_ARNS: install the extra, pip install '.[server,ses]'")
         topics = Topics(frozenset(settings.ses_topic_arns), app.links, app.feedback, get, OrderedDict())
         router.add_api_route("/ses", topics.take, methods=["POST"])
     if settings.postmark_secret is not None:

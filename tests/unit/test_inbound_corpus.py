@@ -40,13 +40,13 @@ NO_BOUNCE = ["groupwise_03", "qmail_08"]
 
 
 def read(name: str):
-    return read_report((CORPUS / f"{name}.txt").read_bytes())
+    return read_report((CORPUS / f"{name}.eml").read_bytes())
 
 
 def test_every_mail_of_the_corpus_is_judged() -> None:
     judged = [*DEAD, *NO_FAULT_OF_THE_ADDRESS, *STILL_TRYING, *NO_REASON_GIVEN, *NO_BOUNCE]
     assert len(judged) == len(set(judged)) == 117
-    assert sorted(judged) == sorted(path.stem for path in CORPUS.glob("*.txt"))
+    assert sorted(judged) == sorted(path.stem for path in CORPUS.glob("*.eml"))
 
 
 @pytest.mark.parametrize("with_flufl", [True, False])
@@ -79,7 +79,7 @@ def test_every_failure_that_flufl_bounce_knows_is_taken_for_a_bounce() -> None:
     flufl = pytest.importorskip("flufl.bounce", reason="the extra `bounces`")
     unlike = [
         path.stem
-        for path in sorted(CORPUS.glob("*.txt"))
+        for path in sorted(CORPUS.glob("*.eml"))
         if flufl.all_failures(message_from_bytes(path.read_bytes()))[1] and not isinstance(read(path.stem), Bounce)
     ]
     assert unlike == []
