@@ -355,3 +355,33 @@ def test_a_mail_within_a_mail_within_a_mail_is_read_to_its_end() -> None:
     for depth in range(100):
         raw = b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n%b\n--%d--\n' % (depth, depth, raw, depth)
     assert read_report(raw) == Nothing(Why.NOT_A_REPORT)
+
+
+NOTE = DAEMON.encode() + b"\n"
+MUCH = 250_000
+
+
+@pytest.mark.timeout(20)  # the first of them took minutes
+@pytest.mark.parametrize(
+    "raw",
+    [
+        NOTE + b"\n" + b" " * MUCH,
+        NOTE + b"\n" + b"-" * MUCH,
+        NOTE + b"\n" + b"user " * (MUCH // 5),
+        NOTE + b"Content-Type: text/html\n\n" + b"<style " * (MUCH // 7),
+        NOTE + b"Content-Type: text/html\n\n" + b"<" * MUCH,
+        NOTE + b"Content-Type: multipart/mixed; boundary=x\n\n" + b"--x\n\n" * (MUCH // 5),
+        b"Subject: " + b"=?utf-8?q?a?= " * (MUCH // 14) + b"\n\n",
+        b"From: " + b"(<" * (MUCH // 2) + b"\n\n",
+        b"A: b\n" * (MUCH // 5),
+    ],
+)
+def test_no_mail_is_made_to_take_long_or_to_recurse(raw: bytes) -> None:
+    read_report(raw)
+    read_wish(raw, None)
+
+
+def test_what_flufl_bounce_stumbles_over_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("flufl.bounce", reason="the extra `bounces`")
+    read_report(b"From: \n\nThe secret of ann@example.com\n")
+    assert caplog.records == []

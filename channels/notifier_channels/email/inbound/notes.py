@@ -6,17 +6,19 @@ what follows from it: of reports on full mailboxes, policies and sizes it calls 
 
 from __future__ import annotations
 
+import logging
 import re
 from email.message import Message
 from importlib.util import find_spec
+from itertools import islice
 
 from notifier_channels.email.inbound import automatic, words
-from notifier_channels.email.inbound.parts import header, kind, text_of
+from notifier_channels.email.inbound.parts import MOST_PARTS, header, kind, text_of
 from notifier_channels.email.inbound.verdict import LONGEST
 
 _RETURNED = re.compile(
-    r"^(?:received|return-path|message-id|mime-version|dkim-signature): |^[ \t>*]*(?:"
-    r"[-=_* ]{2,}.{0,30}\b(?:below this line|copy of|original|returned (?:mail|message)|forwarded|source mail"
+    r"^(?:received|return-path|message-id|mime-version|dkim-signature): |^[ \t>*]{0,8}(?:"
+    r"[-=_* ]{2,80}.{0,30}\b(?:below this line|copy of|original|returned (?:mail|message)|forwarded|source mail"
     r"|unsent message|message header|enclosed)"
     r"|(?:the )?original (?:message|mail)(?: headers?| follows| is| text|\s*[:-]|$)"
     r"|here is a copy|(?:this is|below is) a copy|message headers? follow"
@@ -26,11 +28,13 @@ _RETURNED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _QUOTED = re.compile(
-    r"^[ \t>]*(?:subject|to|from|cc|sent|date|betreff|objet|asunto)[ \t]*:.*$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t>]{0,40}(?:subject|to|from|cc|sent|date|betreff|objet|asunto)[ \t]*:.*$", re.IGNORECASE | re.MULTILINE
 )
 _GAVE_UP = re.compile(
     r"giv(?:en|ing) up|gave up|will not (?:be )?retr|no further attempts|queue too long", re.IGNORECASE
 )
+logging.getLogger("flufl.bounce").setLevel(logging.CRITICAL)  # it logs what it stumbles over, data and all (I5)
+
 _CODED = re.compile(r"(?<![\d.])[45]\.\d{1,3}\.\d{1,3}(?![\d.])|(?<![\w.])5[0-5]\d[ -]")
 
 
@@ -72,7 +76,9 @@ def _cut(text: str) -> str:
 
 
 def _flufl_knows(mail: Message) -> bool:
-    """Asked last. It may fail on damaged mail, which then is none."""
+    """Asked last. Not of very many parts, which it walks often; and on damaged mail it fails, which is no bounce."""
+    if len(list(islice(mail.walk(), MOST_PARTS))) == MOST_PARTS:
+        return False
     if find_spec("flufl") is None or find_spec("flufl.bounce") is None:
         return False
     from flufl.bounce import all_failures

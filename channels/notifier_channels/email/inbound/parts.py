@@ -14,9 +14,11 @@ from email.message import Message
 from html import unescape
 
 MOST_PARTS = 60
+LONGEST_HEADER = 4000  #: characters of a header that are decoded
 LONGEST_TEXT = 20_000  #: characters of a text that is looked at
 
-_TAGS = re.compile(r"<(?:style|script|head)\b.*?</(?:style|script|head)>|<[^>]{0,2000}>", re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(r"<(style|script|head)\b", re.IGNORECASE)
+_TAGS = re.compile(r"<[^<>]{0,2000}>")
 _FIELD = re.compile(r"^([A-Za-z][A-Za-z0-9-]{0,60}):[ \t]*(.*)$")
 
 
@@ -27,7 +29,7 @@ def parse(raw: bytes) -> Message:
 
 def header(mail: Message, name: str) -> str:
     """A header in one line, decoded (RFC 2047); empty when there is none."""
-    value = str(mail.get(name, "") or "")
+    value = str(mail.get(name, "") or "")[:LONGEST_HEADER]
     try:
         pieces = decode_header(value)
         text = "".join(
@@ -64,8 +66,20 @@ def text_of(part: Message) -> str:
     """What a person would read of a part; of HTML the words."""
     text = _decoded(part)[:LONGEST_TEXT]
     if kind(part) == "text/html":
-        text = unescape(_TAGS.sub(" ", text))
+        text = unescape(_TAGS.sub(" ", _shown(text)))
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _shown(html: str) -> str:
+    """Without styles and scripts, in one pass however they are nested or left open."""
+    kept, at, lower = [], 0, html.lower()
+    for hidden in _HIDDEN.finditer(html):
+        if hidden.start() < at:
+            continue
+        kept.append(html[at : hidden.start()])
+        end = lower.find(f"</{hidden[1].lower()}", hidden.end())
+        at = len(html) if end < 0 else end
+    return "".join([*kept, html[at:]])
 
 
 def fields_of(part: Message) -> list[dict[str, str]]:

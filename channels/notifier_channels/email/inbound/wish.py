@@ -6,14 +6,16 @@ automatically, others are empty. None of it matters, since the address carries a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from email.utils import getaddresses
 
 from notifier_channels.email.inbound import automatic
 from notifier_channels.email.inbound.parts import header, parse
 from notifier_channels.email.inbound.report import MOST_READ, Nothing, Why
 
 LONGEST = 200  #: characters of a header that is kept as evidence
+
+_ADDRESS = re.compile(r"""[^\s<>"(),;:@]{1,64}@[^\s<>"(),;:@]{1,255}""")  # Python's reader of addresses recurses
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,5 @@ def _kept(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    try:
-        return next((address for _, address in getaddresses([text]) if "@" in address), "")
-    except (ValueError, IndexError, TypeError):
-        return ""
+    found = _ADDRESS.search(text)
+    return found.group() if found else ""
