@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from notifier_channels.contract import EventKind
@@ -327,6 +327,7 @@ def test_no_bytes_break_the_reader(raw: bytes) -> None:
     references(raw)
 
 
+@example([b"Content-Type: text/plain; charset*=x", b"\x80", b"Final-Recipient: rfc822; a@b"], b"\n")
 @given(st.lists(LINES | st.binary(max_size=40), max_size=25), st.sampled_from([b"\n", b"\r\n", b"\r"]))
 @settings(max_examples=400)
 def test_no_damaged_mail_breaks_the_reader(lines: list[bytes], end: bytes) -> None:

@@ -49,7 +49,7 @@ def parts(mail: Message) -> Iterator[Message]:
         seen += 1
         yield part
         if kind(part).startswith("multipart/"):
-            inside = part.get_payload()
+            inside = _inside(part)
             if isinstance(inside, list):
                 waiting[:0] = [one for one in inside if isinstance(one, Message)]
 
@@ -106,7 +106,7 @@ def fields_of(part: Message) -> list[dict[str, str]]:
 
 
 def _source(part: Message) -> str:
-    inside = part.get_payload()
+    inside = _inside(part)
     if isinstance(inside, list):
         encoded = str(part.get("content-transfer-encoding", "")).strip().lower() in ("base64", "quoted-printable")
         if not encoded:
@@ -116,10 +116,18 @@ def _source(part: Message) -> str:
     return _decoded(part)[:LONGEST_TEXT].replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _inside(part: Message) -> object:
+    """The parts of a multipart, or text as it stands; a charset in the form of RFC 2231 breaks Python's own way."""
+    try:
+        return part.get_payload()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
+
+
 def _written(group: Message) -> str:
     """A group as it stood; Python takes the lines after a damaged one for a body."""
     lines = [f"{name}: {value!s}" for name, value in group.items()]
-    inside = group.get_payload()
+    inside = _inside(group)
     return "\n".join([*lines, *([inside] if isinstance(inside, str) else [])]).replace("\r\n", "\n")
 
 
