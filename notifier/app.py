@@ -15,6 +15,7 @@ from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.inbound import Inbound
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
@@ -24,6 +25,7 @@ from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.timing import Timing
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Hold
+from notifier.domain.feedback import Tolerance
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
@@ -67,6 +69,7 @@ class App:
     devices: Devices
     opt_out: OptOut
     feedback: Feedback
+    inbound: Inbound
     replies: Replies
     sweep: Sweep
     timing: Timing
@@ -99,7 +102,9 @@ class App:
         jobs = Jobs(settings.redis_url.get_secret_value())
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
-        links = Links(_keys(settings.link_keys), settings.public_url, settings.inbound_domain)
+        keys = _keys(settings.link_keys)
+        links = Links(keys, settings.public_url, settings.inbound_domain, settings.reference_header)
+        feedback = Feedback(database, hasher, templates.topics, Tolerance(settings.soft_bounces))
         accept = Accept(database, templates, jobs, channels_of(settings))
         return cls(
             settings=settings,
@@ -113,7 +118,8 @@ class App:
             register=Register(database, hasher),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
-            feedback=Feedback(database, hasher, templates.topics),
+            feedback=feedback,
+            inbound=Inbound(database, links, hasher, templates.topics, feedback),
             replies=Replies(
                 database,
                 hasher,

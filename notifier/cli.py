@@ -41,6 +41,9 @@ app.add_typer(keys, name="keys")
 StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
 Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
 SandboxPort = Annotated[int, typer.Option(envvar="NOTIFIER_SANDBOX_PORT", help="The port of the sandbox's inbox.")]
+InboundPort = Annotated[
+    int, typer.Option(envvar="NOTIFIER_INBOUND_PORT", help="The port that takes mail that comes back.")
+]
 SmtpPort = Annotated[int, typer.Option(envvar="NOTIFIER_SMTP_PORT", help="The port where the sandbox catches mail.")]
 
 
@@ -94,6 +97,23 @@ def worker(lane: Annotated[Lane, typer.Option(help="Which messages this process 
 
 
 @app.command()
+def inbound(
+    host: Annotated[str, typer.Option(help="Another than this machine's own: only where no stranger reaches it.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(envvar="NOTIFIER_INBOUND_PORT", help="0 takes a free one.")] = 1026,
+) -> None:
+    """Take mail that comes back, over LMTP or SMTP: bounces, complaints and mailto unsubscribes."""
+    from notifier.receiver import run_receiver
+
+    def serve() -> int:
+        run_receiver(_settings(), host, port, lambda address: typer.echo(f"Mail at {address}"))
+        return 0
+
+    raise typer.Exit(_told(serve))
+
+
+@app.command()
 def scheduler() -> None:
     """Sweep: put right what dead workers left, and ring for what is due. One runs; a second does no harm."""
     from notifier.scheduler import run_scheduler
@@ -107,15 +127,15 @@ def up(
     port: Port = 8025,
     sandbox_port: SandboxPort = 8026,
     smtp_port: SmtpPort = 1025,
+    inbound_port: InboundPort = 1026,
 ) -> None:
     """Run everything on this machine until Ctrl-C: servers, API, workers, scheduler and the sandbox."""
     from rich.console import Console
 
     from notifier.supervise import Lines, Ports, Supervisor
 
-    supervisor = Supervisor(
-        state_dir, Ports(port, sandbox_port, smtp_port), show=Lines(Console()), environment=os.environ
-    )
+    ports = Ports(port, sandbox_port, smtp_port, inbound_port)
+    supervisor = Supervisor(state_dir, ports, show=Lines(Console()), environment=os.environ)
     raise typer.Exit(_told(supervisor.run))
 
 
@@ -125,6 +145,7 @@ def demo(
     port: Port = 8025,
     sandbox_port: SandboxPort = 8026,
     smtp_port: SmtpPort = 1025,
+    inbound_port: InboundPort = 1026,
     *,
     once: Annotated[
         bool, typer.Option("--once", help="End after the scenario: 0 when its checks hold, else 1.")
@@ -136,7 +157,8 @@ def demo(
     from notifier.supervise import Ports, Progress, Supervisor
 
     show = Progress(Console())
-    supervisor = Supervisor(state_dir, Ports(port, sandbox_port, smtp_port), show=show, environment=os.environ)
+    ports = Ports(port, sandbox_port, smtp_port, inbound_port)
+    supervisor = Supervisor(state_dir, ports, show=show, environment=os.environ)
     try:
         status = _told(lambda: supervisor.run(["notifier.demo", *(["--once"] if once else [])], once=once))
     finally:

@@ -17,6 +17,7 @@ PREFIX = "NOTIFIER_"
 
 Keys = Annotated[dict[str, SecretStr], NoDecode]
 Secrets = Annotated[tuple[SecretStr, ...] | None, NoDecode]
+Names = Annotated[tuple[str, ...] | None, NoDecode]
 
 
 class Environment(BaseSettings):
@@ -120,6 +121,28 @@ class Settings(Appearance, SandboxSettings):
         description="The domain whose mail comes back to Notifier: bounces and mailto unsubscribes. Empty: no VERP "
         "return path and no mailto in List-Unsubscribe.",
     )
+    inbound_secret: SecretStr | None = Field(
+        None, description="The bearer token of `POST /hooks/mail`, at least 32 characters. Empty: no such route."
+    )
+    soft_bounces: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="After so many bounces without a reason in 30 days, and no delivery in between, an address is "
+        "suppressed. 0: never.",
+    )
+    reference_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,60}: [ -~]{0,100}\{reference\}[ -~]{0,100}$",
+        description="A header that the mail provider repeats in its reports, such as "
+        "`X-PM-Metadata-notifier: {reference}`.",
+    )
+    ses_topic_arns: Names = Field(
+        None, description="The SNS topics through which Amazon SES reports, separated by commas. Empty: no such route."
+    )
+    postmark_secret: SecretStr | None = Field(
+        None, description="The password in the URL of Postmark's webhook, at least 32 characters. Empty: no such route."
+    )
 
     smtp_url: SecretStr = Field(
         SecretStr("smtp://127.0.0.1:1025"),
@@ -186,6 +209,20 @@ class Settings(Appearance, SandboxSettings):
         if len({name for name, _, _ in pairs}) != len(pairs):
             raise ValueError("an id stands twice")
         return {name: secret for name, _, secret in pairs}
+
+    @field_validator("ses_topic_arns", mode="before")
+    @classmethod
+    def _read_names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("inbound_secret", "postmark_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
 
     @model_validator(mode="after")
     def _twilio_is_whole(self) -> Settings:

@@ -98,6 +98,7 @@ class Outgoing(Generic[ContentT_co]):
     expires_at: datetime
     return_path: str | None = None  #: envelope sender that carries a signed reference; None: the sender's address
     callback_url: str | None = None  #: where the provider reports on this attempt; carries a signed reference
+    reference_header: str | None = None  #: a whole header that a mail provider repeats in its reports on this attempt
 
 
 # What can come of it --------------------------------------------------------------------------------------------------
@@ -196,6 +197,13 @@ class EventKind(StrEnum):
     UNSUBSCRIBED = "unsubscribed"  #: the reader left the list, or all text messages, at the provider
 
 
+class Strike(StrEnum):
+    """What a bounce that proves nothing holds against the address: enough of them do."""
+
+    DOMAIN = "domain"  #: its domain was not found: DNS breaks and heals
+    SOFT = "soft"  #: a permanent failure without a reason
+
+
 @dataclass(frozen=True, slots=True)
 class DeliveryEvent:
     """One report, as a provider's webhook was read. It may come twice, late, early, or in any order."""
@@ -207,8 +215,9 @@ class DeliveryEvent:
     occurred_at: datetime
     attempt: int | None = None
     code: str | None = None  #: e.g. `550 5.1.1`
-    is_dead: bool = False  #: the provider's own table says that nobody is at the address
+    is_dead: bool | None = None  #: nobody is at the address, or somebody may be; None: let the code say
     reference: str | None = None  #: the provider's id of the message, where the report names it
+    strike: Strike | None = None  #: of a bounce that does not prove the address dead, and may be its fault
 
 
 # The seams --------------------------------------------------------------------------------------------------------

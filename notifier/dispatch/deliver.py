@@ -319,6 +319,7 @@ class Deliver:
             expires_at=facts["expires_at"],
             return_path=self.links.return_path(message, one.attempt.n) if channel is Channel.EMAIL else None,
             callback_url=self.links.report_url(channel, message, one.attempt.n),
+            reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
         )
 
     def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:

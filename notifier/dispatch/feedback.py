@@ -7,12 +7,12 @@ has settled (`store.events.apply_pending`, which settle calls as well).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
 from notifier.domain.consent import ALL, MARKETING, SuppressionReason, Topic
-from notifier.domain.feedback import proves_nobody_there
+from notifier.domain.feedback import Tolerance, proves_nobody_there
 from notifier.domain.recipients import Hasher
 from notifier.store import addresses, events, suppressions
 from notifier.store.addresses import Reached
@@ -28,6 +28,7 @@ class Feedback:
     database: Database
     hasher: Hasher
     topics: Mapping[str, Topic]
+    tolerance: Tolerance = field(default_factory=Tolerance)
 
     async def __call__(self, reports: Sequence[DeliveryEvent]) -> frozenset[MessageId]:
         """Store and apply; the ids of messages that we do not know, whose reports the sender may repeat later."""
@@ -39,15 +40,37 @@ class Feedback:
         grave = {
             report.message
             for report in known
-            if _reason(report, reached[report.message].channel) or report.kind is EventKind.UNSUBSCRIBED
+            if report.strike
+            or _reason(report, reached[report.message].channel)
+            or report.kind is EventKind.UNSUBSCRIBED
         }
         bound = await lock_bound(c, self.hasher, [reached[message] for message in grave])
         await events.lock_messages(c, reached)
         new = await events.add(c, known)
         await events.apply_pending(c, reached)
         await suppressions.add(c, [one for report in new if (one := _suppression(report, reached[report.message]))])
+        await suppressions.add(c, await self._worn_out(c, new, reached))
         await withdraw(c, self._withdrawals(new, reached, bound), self.topics)
         return frozenset({report.message for report in reports} - reached.keys())
+
+    async def _worn_out(
+        self, c: Connection, new: Sequence[DeliveryEvent], reached: Mapping[UUID, Reached]
+    ) -> list[NewSuppression]:
+        """The addresses of which one bounce proves nothing, and this one was the last that is borne."""
+        against = [(report, report.strike) for report in new if report.strike]
+        if not against:
+            return []
+        counts = await events.strikes(c, {report.message for report, _ in against}, self.tolerance.within)
+        return [
+            NewSuppression(
+                reached[report.message].channel,
+                reached[report.message].hashed,
+                SuppressionReason.HARD_BOUNCE,
+                {**_evidence(report), "bounces": str(counts[report.message, strike])},
+            )
+            for report, strike in against
+            if self.tolerance.is_spent(strike, counts.get((report.message, strike), 0))
+        ]
 
     def _withdrawals(
         self, new: Sequence[DeliveryEvent], reached: Mapping[UUID, Reached], bound: Bound
@@ -83,10 +106,15 @@ def _reason(report: DeliveryEvent, channel: Channel) -> SuppressionReason | None
             return SuppressionReason.COMPLAINT
         case EventKind.UNSUBSCRIBED if channel is Channel.SMS:
             return SuppressionReason.STOP
-        case EventKind.BOUNCED if report.is_dead or proves_nobody_there(report.code):
+        case EventKind.BOUNCED if _is_dead(report):
             return SuppressionReason.HARD_BOUNCE
         case _:
             return None
+
+
+def _is_dead(report: DeliveryEvent) -> bool:
+    """The source has read more than the code, so its word counts first."""
+    return proves_nobody_there(report.code) if report.is_dead is None else report.is_dead
 
 
 def _suppression(report: DeliveryEvent, reached: Reached) -> NewSuppression | None:

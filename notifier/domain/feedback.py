@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
 
 from notifier.domain.messages import NEXT, State
-from notifier_channels.contract import EventKind
+from notifier_channels.contract import EventKind, Strike
 
 _MOVES = (  # the gravest report comes first
     (EventKind.COMPLAINED, State.COMPLAINED),
@@ -18,6 +20,20 @@ _MOVES = (  # the gravest report comes first
 # mailbox disabled. Not 5.2.2 (full), 5.2.3 and 5.3.4 (too big) or 5.7.x (our reputation): there the address is good.
 _NOBODY_THERE = frozenset({"5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 _ENHANCED = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?!\.?\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many bounces that prove nothing are borne, of one address, with no delivery in between."""
+
+    soft: int = 0  #: of unknown reason; 0: any number
+    domain: int = 3  #: whose domain was not found
+    within: timedelta = timedelta(days=30)
+
+    def is_spent(self, strike: Strike, count: int) -> bool:
+        """Whether so many are enough to leave the address alone."""
+        most = self.domain if strike is Strike.DOMAIN else self.soft
+        return 0 < most <= count
 
 
 def advance(state: State, reported: Collection[EventKind]) -> State:

@@ -92,13 +92,20 @@ PageLink: TypeAlias = OptOutLink | ManageLink
 class Links:
     """Makes and reads tokens. The newest key signs; every key that is still configured verifies."""
 
-    def __init__(self, keys: Mapping[str, bytes], public_url: str, inbound_domain: str | None) -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, bytes],
+        public_url: str,
+        inbound_domain: str | None,
+        reference_header: str | None = None,
+    ) -> None:
         if not keys or any(not _KEY_ID.fullmatch(key_id) for key_id in keys):
             raise NotConfigured("NOTIFIER_LINK_KEYS: a key's id is 1 to 16 letters, digits, `-` or `_`.")
         self._keys = dict(keys)
         self._newest = next(iter(self._keys))
         self._public_url = public_url.rstrip("/")
         self._inbound_domain = inbound_domain
+        self._reference_header = reference_header
 
     def unsubscribe_url(self, recipient: UUID, topic_key: str, channel: Channel, message: UUID) -> str:
         """The https URL of List-Unsubscribe and of the link in the body."""
@@ -145,6 +152,13 @@ class Links:
         """The envelope sender of one attempt; None when no mail comes back to us."""
         return self._mail_address(_RETURN_PATH, message.bytes + struct.pack(">H", attempt))
 
+    def reference_header(self, message: UUID, attempt: int) -> str | None:
+        """The same in the header that a provider repeats in its reports; None where none is wanted."""
+        if self._reference_header is None:
+            return None
+        token = self._mail_token(_RETURN_PATH, message.bytes + struct.pack(">H", attempt))
+        return self._reference_header.replace("{reference}", token)
+
     def report_url(self, channel: Channel, message: UUID, attempt: int) -> str | None:
         """Where the channel's provider reports on one attempt; None where providers are not told."""
         if (hook := _HOOKS.get(channel)) is None:
@@ -185,10 +199,11 @@ class Links:
         return _from_base64(parts[2]) if genuine and secret else None
 
     def _mail_address(self, kind: str, body: bytes) -> str | None:
-        if self._inbound_domain is None:
-            return None
+        return None if self._inbound_domain is None else f"{self._mail_token(kind, body)}@{self._inbound_domain}"
+
+    def _mail_token(self, kind: str, body: bytes) -> str:
         mac = _mail_mac(self._keys[self._newest], kind, body)
-        return f"{kind}-{_to_base32(body + mac)}@{self._inbound_domain}"
+        return f"{kind}-{_to_base32(body + mac)}"
 
     def _verified_mail(self, kind: str, text: str) -> bytes | None:
         """There is no room for a key's id: every key is tried, whichever fits."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from notifier.domain.feedback import advance
 from notifier.domain.messages import Ids, State
 from notifier.store.database import Connection, Row, rows
 from notifier.store.messages import wake_followers
-from notifier_channels.contract import DeliveryEvent, EventKind
+from notifier_channels.contract import DeliveryEvent, EventKind, Strike
 
 TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
 """What a message may settle to that a report which came early moves on."""
@@ -18,10 +19,10 @@ TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
 _ids = Ids()
 
 _INSERT = """
-INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at)
+INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at, strike)
 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                     %s::timestamptz[])
-     AS new (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at)
+                     %s::timestamptz[], %s::text[])
+     AS new (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at, strike)
 ORDER BY source, source_id
 ON CONFLICT (source, source_id) DO NOTHING
 RETURNING source, source_id
@@ -49,11 +50,38 @@ async def add(c: Connection, events: Sequence[DeliveryEvent]) -> list[DeliveryEv
             [event.code for event in events],
             [event.reference for event in events],
             [event.occurred_at for event in events],
+            [event.strike for event in events],
         ),
     )
     new = {(row["source"], row["source_id"]) for row in created}
     firsts = {(event.source, event.source_id): event for event in reversed(events)}
     return [event for event in events if (event.source, event.source_id) in new and event is firsts[_key(event)]]
+
+
+_STRIKES = """
+WITH mine AS (
+    SELECT w.id AS asked, o.id
+    FROM unnest(%s::uuid[]) AS w (id)
+    JOIN messages m ON m.id = w.id
+    JOIN addresses a ON a.id = m.address_id
+    JOIN messages o ON o.recipient_id = m.recipient_id
+    JOIN addresses b ON b.id = o.address_id AND (b.channel, b.address_hash) = (a.channel, a.address_hash)
+), reached AS (
+    SELECT mine.asked, max(e.received_at) AS at
+    FROM mine JOIN delivery_events e ON e.message_id = mine.id AND e.kind = 'delivered' GROUP BY mine.asked
+)
+SELECT mine.asked, e.strike, count(DISTINCT e.message_id) AS count
+FROM mine JOIN delivery_events e ON e.message_id = mine.id LEFT JOIN reached USING (asked)
+WHERE e.strike IS NOT NULL AND e.received_at > clock_timestamp() - %s
+  AND (reached.at IS NULL OR e.received_at > reached.at)
+GROUP BY mine.asked, e.strike
+"""
+
+
+async def strikes(c: Connection, messages: Collection[UUID], within: timedelta) -> dict[tuple[UUID, Strike], int]:
+    """By message: how many messages to its address have bounced for such a reason since one was last delivered."""
+    found = await rows(c, _STRIKES, (list(messages), within))
+    return {(row["asked"], Strike(row["strike"])): row["count"] for row in found}
 
 
 async def of_message(c: Connection, message: UUID) -> list[Row]:

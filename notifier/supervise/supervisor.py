@@ -22,6 +22,7 @@ from notifier.supervise.stand_ins import ACCOUNT, stand_ins
 CLI = "notifier.cli"
 OURS = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL")  #: what a command needs to join in
 HOST = "127.0.0.1"
+INBOUND_DOMAIN = "inbound.notifier.test"  #: whose mail comes back, where no other is given
 WORKER_PATIENCE = 27.0  #: seconds; a worker drains for up to 25
 MARKETING_NICENESS = 5  #: a campaign does not slow a password reset
 TURN = 1.0  #: seconds between looks when nothing wakes the parent
@@ -36,6 +37,7 @@ class Ports:
     api: int = 8025
     sandbox: int = 8026
     smtp: int = 1025
+    inbound: int = 1026
 
     def settled(self) -> Ports:
         """The same with every 0 picked and every port tried.
@@ -44,7 +46,7 @@ class Ports:
             NotConfigured: names the port that is taken and the option that moves it.
 
         """
-        options = {"api": "--port", "sandbox": "--sandbox-port", "smtp": "--smtp-port"}
+        options = {"api": "--port", "sandbox": "--sandbox-port", "smtp": "--smtp-port", "inbound": "--inbound-port"}
         return Ports(**{name: _free(getattr(self, name), option) for name, option in options.items()})
 
 
@@ -100,7 +102,8 @@ class Supervisor:
         for child in self.children:
             self._launch(child)
         self.show("notifier", "waiting for the API and the sandbox")
-        for part, port in (("api", ports.api), ("sandbox", ports.sandbox), ("sandbox", ports.smtp)):
+        doors = (("api", ports.api), ("sandbox", ports.sandbox), ("sandbox", ports.smtp), ("inbound", ports.inbound))
+        for part, port in doors:
             self._await(part, port)
         ours = {name: value for name, value in environment.items() if name.startswith(OURS)}
         self.instance.publish(environment["NOTIFIER_PUBLIC_URL"], ours)
@@ -174,7 +177,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Stop in the order in which nobody is left waiting for somebody; a second signal ends it at once."""
         self._pipes.heard.clear()
-        for kind in ("api", "worker", "scheduler", "sandbox"):
+        for kind in ("api", "inbound", "worker", "scheduler", "sandbox"):
             self._end([child for child in self.children if child.name.startswith(kind)])
         for server in reversed(self.servers):
             server.stop()
@@ -214,6 +217,7 @@ def environment_of(
         "NOTIFIER_PUBLIC_URL": f"http://{HOST}:{ports.api}",
         "NOTIFIER_SMTP_URL": f"smtp://{HOST}:{ports.smtp}",
         "NOTIFIER_SANDBOX_URL": sandbox,
+        "NOTIFIER_INBOUND_DOMAIN": INBOUND_DOMAIN,
     }
     return (
         here
@@ -261,6 +265,7 @@ def children_of(environment: Mapping[str, str], ports: Ports) -> list[Child]:
         worker("worker-marketing-1", "marketing", MARKETING_NICENESS),
         worker("worker-marketing-2", "marketing", MARKETING_NICENESS),
         child("scheduler", "scheduler"),
+        child("inbound", "inbound", "--port", ports.inbound),
     ]
 
 

@@ -25,7 +25,7 @@ def run_api(settings: Settings, host: str, port: int, ready: Callable[[str], Non
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        NotConfigured: the port is taken, or PostgreSQL does not answer.
+        NotConfigured: the port is taken, PostgreSQL does not answer, or an extra is missing.
         TemplateError: a template does not load.
 
     """

@@ -33,6 +33,7 @@ from notifier.dispatch.opt_out import (
 from notifier.domain.tokens import ManageLink, PageLink
 from notifier.rendering.locales import pick
 from notifier.web.hooks import sandbox_hook
+from notifier.web.mail_hooks import mail_hooks
 from notifier.web.pages import Brand, Pages, Words, accepted_languages
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,7 @@ def public_router(app: App) -> APIRouter:
         from notifier.web.twilio import twilio_hooks  # needs the extra [sms]
 
         router.include_router(twilio_hooks(settings, app.links, app.feedback, app.replies))
+    router.include_router(mail_hooks(app))
     return router
 
 

@@ -54,7 +54,7 @@ def state():
 @pytest.mark.timeout(300)
 @pytest.mark.xdist_group("one at a time")
 def test_the_scenario_holds_and_ends_with_0(state):
-    ports = ["--port", "0", "--sandbox-port", "0", "--smtp-port", "0"]
+    ports = ["--port", "0", "--sandbox-port", "0", "--smtp-port", "0", "--inbound-port", "0"]
     paths = [str(Path(path).resolve()) for path in sys.path if path and Path(path).is_dir()]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "notifier.cli", "demo", "--once", *ports],

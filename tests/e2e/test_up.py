@@ -46,6 +46,8 @@ def up(state: Path, *arguments: str, **more: str):
         "0",
         "--smtp-port",
         "0",
+        "--inbound-port",
+        "0",
     ]
     log = state.with_suffix(".log")
     with (
@@ -149,7 +151,7 @@ def test_each_lane_has_its_processes_and_marketing_is_nice(parent):
     assert part(parent, "scheduler")
 
 
-@pytest.mark.parametrize("words", [("api",), ("worker", "transactional"), ("scheduler",), ("sandbox",)])
+@pytest.mark.parametrize("words", [("api",), ("worker", "transactional"), ("scheduler",), ("sandbox",), ("inbound",)])
 def test_a_dead_child_is_started_again(parent, state, words):
     old = part(parent, *words)
     old.kill()
@@ -248,11 +250,13 @@ def test_given_servers_are_used_and_nothing_is_embedded(base, database_url, redi
     assert not (state / "valkey").exists()
 
 
-@pytest.mark.parametrize("option", ["--port", "--sandbox-port", "--smtp-port"])
+@pytest.mark.parametrize("option", ["--port", "--sandbox-port", "--smtp-port", "--inbound-port"])
 def test_a_taken_port_is_named_with_its_option(base, option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        others = [word for name in ("--port", "--sandbox-port", "--smtp-port") for word in (name, "0")]
+        others = [
+            word for name in ("--port", "--sandbox-port", "--smtp-port", "--inbound-port") for word in (name, "0")
+        ]
         done = subprocess.run(
             [sys.executable, "-P", "-m", "notifier.cli", "up", *others, option, port],
             env=variables(base / "taken"),

@@ -19,7 +19,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".notifier", ".venv", "__pycache__", "
 NOBODY = pwd.getpwnam("nobody").pw_uid  #: a user without a home
 NAMELESS = 64999  #: a user that no file of the system knows
 PYTHON = "/usr/bin/python3"
-PORTS = ["--port", "0", "--sandbox-port", "0", "--smtp-port", "0"]
+PORTS = ["--port", "0", "--sandbox-port", "0", "--smtp-port", "0", "--inbound-port", "0"]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every mail is read back with the standard library's parser, whatever stood in its data."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
@@ -234,3 +235,11 @@ def test_an_address_that_is_not_ascii_stands_as_it_is(where):
 def test_an_odd_list_id_is_made_one_token():
     odd = ListHeaders("news letter>\r\n.example.com", "N", "https://example.com/u/t")
     assert parse(encode(EmailContent(SENDER, "x", "x", subscription=odd)))["List-Id"] == "N <news-letter-.example.com>"
+
+
+def test_a_reference_stands_in_a_header_of_its_own_where_one_is_wanted():
+    header = "X-PM-Metadata-notifier: b-reference"
+    message = replace(outgoing(EmailContent(SENDER, "x", "x", "<p>x")), reference_header=header)
+    plain = mime.encode(outgoing(EmailContent(SENDER, "x", "x", "<p>x")), ANN, "lists.example.com")
+    assert mime.encode(message, ANN, "lists.example.com").replace(header.encode() + b"\r\n", b"") == plain
+    assert parse(mime.encode(message, ANN, "lists.example.com"))["X-PM-Metadata-notifier"] == "b-reference"

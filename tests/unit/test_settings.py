@@ -50,3 +50,38 @@ def test_keys_that_cannot_be_used_are_refused_without_being_repeated(environment
     with pytest.raises(NotConfigured, match="NOTIFIER_LINK_KEYS") as problem:
         settings.load()
     assert "xxx" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-PM-Metadata-notifier: {reference}",
+        "X-SES-MESSAGE-TAGS: notifier={reference}",
+        'X-Mailgun-Variables: {"notifier": "{reference}"}',
+    ],
+)
+def test_the_headers_of_the_guide_are_accepted(environment, header):
+    environment.setenv("NOTIFIER_REFERENCE_HEADER", header)
+    assert settings.load().reference_header == header
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["X-Ref", "X-Ref: fixed", "{reference}", "X Ref: {reference}", "X-Ref: {reference}\nBcc: x@y", "X-É: {reference}"],
+)
+def test_a_reference_header_that_would_break_a_mail_is_refused(environment, header):
+    environment.setenv("NOTIFIER_REFERENCE_HEADER", header)
+    with pytest.raises(NotConfigured, match="NOTIFIER_REFERENCE_HEADER"):
+        settings.load()
+
+
+@pytest.mark.parametrize("name", ["NOTIFIER_INBOUND_SECRET", "NOTIFIER_POSTMARK_SECRET"])
+def test_a_secret_that_could_be_guessed_is_refused(environment, name):
+    environment.setenv(name, "x" * 31)
+    with pytest.raises(NotConfigured, match=name):
+        settings.load()
+
+
+def test_topics_are_separated_by_commas(environment):
+    environment.setenv("NOTIFIER_SES_TOPIC_ARNS", "arn:aws:sns:a:1:x, arn:aws:sns:a:1:y")
+    assert settings.load().ses_topic_arns == ("arn:aws:sns:a:1:x", "arn:aws:sns:a:1:y")

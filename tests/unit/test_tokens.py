@@ -194,3 +194,15 @@ def test_without_an_inbound_domain_no_mail_address_is_promised():
 def test_a_key_id_that_would_break_a_token_is_refused_at_start(key_id):
     with pytest.raises(NotConfigured, match="NOTIFIER_LINK_KEYS"):
         Links({key_id: b"x" * 32}, "https://n.example", None)
+
+
+def test_a_reference_travels_in_a_header_and_is_that_of_the_return_path():
+    made = Links(KEYS, "https://n.example", "in.example", "X-Ref: notifier={reference}")
+    header = made.reference_header(UUID(int=7), 3)
+    assert header is not None
+    name, _, reference = header.partition("=")
+    assert name == "X-Ref: notifier"
+    assert made.read_mail(reference) == ReturnPath(UUID(int=7), 3)
+    assert made.return_path(UUID(int=7), 3) == f"{reference}@in.example"
+    assert len(reference) <= 80  # Postmark's limit for a value of metadata
+    assert links().reference_header(UUID(int=7), 3) is None

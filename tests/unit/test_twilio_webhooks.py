@@ -134,7 +134,7 @@ def report(word: str, **fields: str) -> Form:
 def test_each_status_has_its_meaning(word: str, kind: EventKind):
     (event,) = status(report(word), REFERENCE, RECEIVED)
     code = word if kind is EventKind.BOUNCED else None
-    assert event == DeliveryEvent(REFERENCE[0], kind, "twilio", f"SM1:{word}", RECEIVED, 2, code, reference="SM1")
+    assert event == DeliveryEvent(REFERENCE[0], kind, "twilio", f"SM1:{word}", RECEIVED, 2, code, False, "SM1")
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def encode(outgoing: Outgoing[EmailContent], to: EmailAddress, domain: str) -> bytes:
-    """The whole mail with CRLF line ends, the same bytes on every attempt; its lines are not dot-stuffed yet.
+    """The whole mail with CRLF line ends; its lines are not dot-stuffed yet.
 
+    The same bytes on every attempt, but for the header that carries the attempt's reference, where one is wanted.
     It is ASCII unless an address in it is not; then it needs a server with SMTPUTF8.
     """
     content = outgoing.content
@@ -52,6 +53,8 @@ def encode(outgoing: Outgoing[EmailContent], to: EmailAddress, domain: str) -> b
         lines += _list_headers(content.subscription)
     if content.feedback_id is not None:
         lines.append(f"Feedback-ID: {_CONTROLS.sub(' ', content.feedback_id).encode('ascii', 'replace').decode()}")
+    if outgoing.reference_header is not None:
+        lines.append(outgoing.reference_header)
     return "\r\n".join(lines).encode() + _body(content, outgoing.id.hex)
 
 
