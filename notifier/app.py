@@ -16,6 +16,7 @@ from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.preferences import Preferences
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
@@ -65,6 +66,7 @@ class App:
     register: Register
     devices: Devices
     opt_out: OptOut
+    preferences: Preferences
     feedback: Feedback
     replies: Replies
     sweep: Sweep
@@ -111,6 +113,7 @@ class App:
             register=Register(database, hasher),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
+            preferences=Preferences(database, hasher, templates.topics),
             feedback=Feedback(database, hasher, templates.topics),
             replies=Replies(
                 database,

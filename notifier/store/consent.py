@@ -12,7 +12,8 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from notifier.domain.consent import ConsentEvent
+from notifier.domain.consent import ConsentEvent, fold
+from notifier.domain.consent import state_at as state_of
 from notifier.store.database import Connection, Row, rows
 
 
@@ -143,6 +144,35 @@ async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
 async def lines_of(c: Connection, numbers: Sequence[int]) -> list[Row]:
     """These lines of the ledger with their evidence, oldest number first."""
     return await rows(c, "SELECT * FROM consent_events WHERE number = ANY(%s) ORDER BY number", (list(numbers),))
+
+
+async def state_at(
+    c: Connection, recipient: UUID, moment: datetime, known_at: datetime | None = None
+) -> tuple[ConsentEvent, ...]:
+    """A person's consent as it stood at `moment`, by when things occurred: all that `judge` needs to say it again.
+
+    With `known_at`, as far as it had been written down by then: what we could have known.
+    """
+    found = await rows(
+        c,
+        "SELECT number, scope, channel, granted, occurred_at, expires_at FROM consent_events"
+        " WHERE recipient_id = %s AND occurred_at <= %s AND recorded_at <= coalesce(%s::timestamptz, 'infinity')",
+        (recipient, moment, known_at),
+    )
+    return state_of((ConsentEvent(**row) for row in found), moment)
+
+
+async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
+    """Those whose projection is not the fold of their ledger. The recipients are locked."""
+    lines: dict[UUID, list[ConsentEvent]] = defaultdict(list)
+    query = (
+        "SELECT recipient_id, number, scope, channel, granted, occurred_at, expires_at FROM consent_events"
+        " WHERE recipient_id = ANY(%s)"
+    )
+    for row in await rows(c, query, (list(recipients),)):
+        lines[row.pop("recipient_id")].append(ConsentEvent(**row))
+    kept = await events_of(c, recipients)
+    return [person for person in recipients if set(kept.get(person, ())) != set(fold(lines.get(person, ())))]
 
 
 async def rebuild(c: Connection, recipients: Sequence[UUID]) -> None:

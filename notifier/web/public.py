@@ -7,11 +7,9 @@ people see them. A POST acts on its URL alone, whatever its body, and says "done
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
 import psycopg
 import structlog
@@ -34,14 +32,13 @@ from notifier.domain.tokens import ManageLink, PageLink
 from notifier.rendering.locales import pick
 from notifier.web.hooks import sandbox_hook
 from notifier.web.pages import Brand, Pages, Words, accepted_languages
+from notifier.web.traces import fields_of, traces_of
 
 log = structlog.get_logger(__name__)
 
 ALLOW = "GET, HEAD, POST, OPTIONS"
 RETRY_AFTER = 120  #: seconds
 LOOK_TIMEOUT = 3.0  #: seconds that a page waits for the database before it is shown without details
-MOST_READ = 16 * 1024  #: bytes of a body: our own forms are smaller, and of others nothing needs to be read
-FORM = "application/x-www-form-urlencoded"
 
 
 def public_router(app: App) -> APIRouter:
@@ -90,7 +87,7 @@ class Desk:
 
     async def act(self, request: Request, token: str) -> Response:
         """The button, the undo, or a mail client's one click."""
-        fields = await _fields(request)
+        fields = await fields_of(request)
         link = self.opt_out.read(token)
         if link is None:
             return self._invalid(request)
@@ -119,13 +116,13 @@ class Desk:
             choice = _choice(fields["scope"])
             return await self.opt_out(link, choice, Way.PAGE, self._evidence(request, fields, "ask.button"))
         evidence = {"wording": "List-Unsubscribe=One-Click", "wording_version": "RFC 8058"}
-        return await self.opt_out(link, None, Way.ONE_CLICK, {**evidence, **_traces(request)})
+        return await self.opt_out(link, None, Way.ONE_CLICK, {**evidence, **traces_of(request)})
 
     def _evidence(self, request: Request, fields: Mapping[str, str], button: str) -> dict[str, str]:
         """What was read before the button was pressed, as exactly as the wording can be found again."""
         words = self.pages.words([fields.get("language", ""), *_languages(request), self.default_locale])
         wording = {"wording": words.sentences[button], "wording_version": f"{words.language}:{words.version}"}
-        return {**wording, **_traces(request)}
+        return {**wording, **traces_of(request)}
 
     def _said(self, request: Request, answer: Answer) -> Response:
         match answer:
@@ -164,39 +161,9 @@ class Desk:
         return pick(by_locale, words.language, self.default_locale) or next(iter(by_locale.values()), "")
 
 
-async def _fields(request: Request) -> dict[str, str]:
-    """The fields of our own forms. Everything else, of whatever type and size, is a one-click."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_READ:
-            return {}
-    if not request.headers.get("content-type", "").lower().startswith(FORM):
-        return {}
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=None))
-
-
 def _choice(text: str) -> Choice | None:
     return Choice(text) if text in set(Choice) else None
 
 
 def _languages(request: Request) -> list[str]:
     return accepted_languages(request.headers.get("accept-language", ""))
-
-
-def _traces(request: Request) -> dict[str, str]:
-    """As much of who asked as proves something, and no more: the network, not the device."""
-    traces = {}
-    if request.client and (network := _network(request.client.host)):
-        traces["ip"] = network
-    if agent := request.headers.get("user-agent", "").replace("\0", "")[:200]:
-        traces["user_agent"] = agent
-    return traces
-
-
-def _network(host: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
