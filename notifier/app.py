@@ -11,12 +11,13 @@ from pydantic import SecretStr
 
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
+from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.ledger import Ledger
 from notifier.dispatch.opt_out import OptOut
-from notifier.dispatch.preferences import Preferences
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
@@ -66,7 +67,8 @@ class App:
     register: Register
     devices: Devices
     opt_out: OptOut
-    preferences: Preferences
+    ledger: Ledger
+    confirm: Confirm
     feedback: Feedback
     replies: Replies
     sweep: Sweep
@@ -113,7 +115,8 @@ class App:
             register=Register(database, hasher),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
-            preferences=Preferences(database, hasher, templates.topics),
+            ledger=Ledger(database, hasher, templates.topics),
+            confirm=Confirm(database, templates, jobs, hasher, links, channels_of(settings)),
             feedback=Feedback(database, hasher, templates.topics),
             replies=Replies(
                 database,

@@ -30,6 +30,7 @@ from notifier.dispatch.opt_out import (
 )
 from notifier.domain.tokens import ManageLink, PageLink
 from notifier.rendering.locales import pick
+from notifier.web.confirming import confirmation_pages
 from notifier.web.hooks import sandbox_hook
 from notifier.web.pages import Brand, Pages, Words, accepted_languages
 from notifier.web.traces import fields_of, traces_of
@@ -44,8 +45,10 @@ LOOK_TIMEOUT = 3.0  #: seconds that a page waits for the database before it is s
 def public_router(app: App) -> APIRouter:
     """Every route that needs no key: a token in the URL or a signature is the proof. No redirect, ever (RFC 8058)."""
     settings = app.settings
-    desk = Desk(app.opt_out, Pages(Brand(settings.sender_name, settings.postal_address)), settings.default_locale)
+    pages = Pages(Brand(settings.sender_name, settings.postal_address))
+    desk = Desk(app.opt_out, pages, settings.default_locale)
     router = APIRouter(include_in_schema=False)
+    router.include_router(confirmation_pages(app.confirm, pages, settings.default_locale))
     for path in ("/u/{token}", "/u/{token}/"):
         router.add_api_route(path, desk.show, methods=["GET", "HEAD"])
         router.add_api_route(path, desk.act, methods=["POST"])

@@ -7,7 +7,7 @@ down_revision = "0002"
 
 SCHEMA = """
 -- Each time a person was asked whether it was really them. Remembers what was asked, so that a link works once, and how
--- often somebody was asked, so that nobody is asked too often. The number is drawn under the recipient's lock.
+-- often somebody was asked, so that nobody is asked too often. Written under the recipient's lock.
 CREATE TABLE confirmations (
     id            uuid PRIMARY KEY,
     recipient_id  uuid NOT NULL REFERENCES recipients,

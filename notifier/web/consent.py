@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from notifier.app import App
-from notifier.dispatch.preferences import Said, Seen
+from notifier.dispatch.ledger import Said, Seen
 from notifier.domain import standing
 from notifier.domain.access import Caller, Scope
 from notifier.domain.basis import Basis
@@ -151,7 +151,7 @@ class ChangedAnswer(PreferencesAnswer):
 async def get(request: Request, whose: Whose, at: At = None, known_at: KnownAt = None) -> PreferencesAnswer:
     """What a recipient wants, topic by topic and channel by channel, with the ledger lines that say so."""
     app: App = request.app.state.notifier
-    return PreferencesAnswer(**_seen(await app.preferences.see(whose, at, known_at)))
+    return PreferencesAnswer(**_seen(await app.ledger.see(whose, at, known_at)))
 
 
 @router.put("", **needs(Scope.PREFERENCES))
@@ -163,7 +163,7 @@ async def put(request: Request, whose: Whose, body: PreferencesBody) -> ChangedA
     app: App = request.app.state.notifier
     changes = _changes(app, body)
     said = Said(changes, body.basis, body.occurred_at, body.expires_at, body.proof(request.state.caller))
-    changed = await app.preferences.change(whose, said)
+    changed = await app.ledger.change(whose, said)
     return ChangedAnswer(**_seen(changed.seen), recorded=list(changed.numbers), cancelled=list(changed.cancelled))
 
 

@@ -60,7 +60,7 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class Ledger:
     """Keeps what people want, as product code asks for it and passes it on."""
 
     database: Database
