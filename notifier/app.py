@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
+from notifier.dispatch.block import Block
 from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
@@ -69,6 +70,7 @@ class App:
     opt_out: OptOut
     ledger: Ledger
     confirm: Confirm
+    block: Block
     feedback: Feedback
     replies: Replies
     sweep: Sweep
@@ -116,6 +118,7 @@ class App:
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             ledger=Ledger(database, hasher, templates.topics),
+            block=Block(hasher),
             confirm=Confirm(database, templates, jobs, hasher, links, channels_of(settings)),
             feedback=Feedback(database, hasher, templates.topics),
             replies=Replies(
