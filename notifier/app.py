@@ -114,7 +114,7 @@ class App:
             jobs=jobs,
             accept=accept,
             accept_one=AcceptOne(accept),
-            register=Register(database, hasher),
+            register=Register(database, hasher, templates.topics),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             ledger=Ledger(database, hasher, templates.topics),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -144,6 +144,21 @@ async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
 async def lines_of(c: Connection, numbers: Sequence[int]) -> list[Row]:
     """These lines of the ledger with their evidence, oldest number first."""
     return await rows(c, "SELECT * FROM consent_events WHERE number = ANY(%s) ORDER BY number", (list(numbers),))
+
+
+Said: TypeAlias = tuple[UUID, str, str, bool, datetime | None, datetime | None]
+"""Recipient, scope, channel, whether it was a yes, when it occurred, when it ends: what makes two lines the same."""
+
+
+async def said_before(c: Connection, recipients: Collection[UUID]) -> frozenset[Said]:
+    """Everything that imports have recorded of these people, so that a list that comes again writes nothing."""
+    found = await rows(
+        c,
+        "SELECT recipient_id, scope, channel, granted, occurred_at, expires_at FROM consent_events"
+        " WHERE recipient_id = ANY(%s) AND source = 'import'",
+        (list(recipients),),
+    )
+    return frozenset(tuple(row.values()) for row in found)
 
 
 async def state_at(

@@ -90,6 +90,7 @@ class PageAnswer(BaseModel):
 @router.get("", **needs(Scope.READ, Scope.ADMIN))
 async def page(  # one for each of its filters
     request: Request,
+    *,
     channel: Channel | None = None,
     reason: SuppressionReason | None = None,
     lifted: Annotated[bool, Query(description="Also those that were lifted.")] = False,
