@@ -17,7 +17,7 @@ from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
-from notifier.dispatch.ledger import Ledger
+from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
@@ -117,7 +117,7 @@ class App:
             register=Register(database, hasher, templates.topics),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
-            ledger=Ledger(database, hasher, templates.topics),
+            ledger=Ledger(database, Look(hasher, templates.topics)),
             block=Block(hasher),
             confirm=Confirm(database, templates, jobs, hasher, links, channels_of(settings)),
             feedback=Feedback(database, hasher, templates.topics),

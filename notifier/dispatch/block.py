@@ -18,12 +18,15 @@ from notifier.errors import Conflict, NotFound
 from notifier.store import recipients, suppressions
 from notifier.store.database import Connection, Row
 from notifier.store.suppressions import NewSuppression
+from notifier_channels.addresses import EmailAddress, PhoneNumber
 from notifier_channels.contract import Address, Channel
 
 WIDENED = "widened to everything"
 
-_SHOWN = ("message", "attempt", "code", "source", "report", "reported_at", "provider", "reference", "received_at")
-_SHOWN_OF_OURS = ("why", "by")
+_SHOWN = (
+    *("message", "attempt", "code", "source", "report", "reported_at", "provider", "reference", "received_at"),
+    *("why", "by"),  # of our own
+)
 
 _WHY_NOT = {
     SuppressionReason.STOP: "The owner of the number answered STOP. Carriers and providers keep that themselves and "
@@ -54,7 +57,7 @@ class Blocked:
             channel=Channel(row["channel"]),
             reason=SuppressionReason(row["reason"]),
             blocks=row["blocks"],
-            evidence={name: row["evidence"][name] for name in (*_SHOWN, *_SHOWN_OF_OURS) if name in row["evidence"]},
+            evidence={name: row["evidence"][name] for name in _SHOWN if name in row["evidence"]},
             created_at=row["created_at"],
             lifted_at=row["lifted_at"],
             lifted_why=row["lifted_why"],
@@ -132,3 +135,10 @@ async def page_of(
     """The newest first: those with a smaller number than `before`."""
     found = await suppressions.page(c, before=before, limit=limit, channel=channel, reason=reason, lifted=lifted)
     return [Blocked.of(row) for row in found]
+
+
+def parse(channel: Channel, text: str, *, allow_test: bool) -> Address:
+    """An address of a channel that people type; raises InvalidAddress."""
+    if channel is Channel.SMS:
+        return PhoneNumber.parse(text)
+    return EmailAddress.parse(text, allow_test_domains=allow_test)

@@ -60,37 +60,16 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """Keeps what people want, as product code asks for it and passes it on."""
+class Look:
+    """Reads what holds for one person, on a connection of whoever asks."""
 
-    database: Database
     hasher: Hasher
     topics: Mapping[str, Topic]
 
-    async def see(self, recipient: str, at: datetime | None = None, known_at: datetime | None = None) -> Seen:
-        """What holds, or held, for the recipient with this id.
-
-        Raises:
-            NotFound: there is no such recipient.
-
-        """
-        async with self.database.connection() as c:
-            return await self.seen(c, await _person(c, recipient), at, known_at)
-
-    async def change(self, recipient: str, said: Said) -> Changed:
-        """Write down what is news of what was said, all or nothing.
-
-        Raises:
-            NotFound: there is no such recipient.
-            InvalidInput: a time or a basis does not carry what was said.
-
-        """
-        return await self.database.transact(lambda c: self._change(c, recipient, said))
-
-    async def seen(
+    async def __call__(
         self, c: Connection, person: UUID, at: datetime | None = None, known_at: datetime | None = None
     ) -> Seen:
-        """The same for a recipient by our own id."""
+        """What holds at an instant, and with `known_at` only as far as it had been written down by then."""
         moment = at or await messages.clock(c)
         if at is None and known_at is None:
             events: Sequence[ConsentEvent] = (await consent.events_of(c, [person])).get(person, [])
@@ -106,47 +85,6 @@ class Ledger:
             snoozed_until=(await recipients.by_ids(c, [person]))[person].snoozed_until,
         )
 
-    async def _change(self, c: Connection, recipient: str, said: Said) -> Changed:
-        person = await _person(c, recipient)
-        await recipients.lock(c, [person])
-        events = (await consent.events_of(c, [person])).get(person, [])
-        now = await messages.clock(c)
-        ends = _end(said, now)
-        self._refuse_unfounded(said, events, now)
-        new = news(said.changes, events, ends)
-        evidence = dict(said.evidence)
-        noes = [
-            Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
-            for one in new
-            if not one.granted
-        ]
-        withdrawn = await withdraw(c, noes, self.topics)
-        yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
-        proof = {**evidence, "basis": str(said.basis)}
-        numbers = await consent.record(
-            c,
-            [NewEvent(person, one.scope, one.channel, True, SOURCE, yes_at, ends, proof) for one in new if one.granted],
-        )
-        return Changed(sorted((*withdrawn.numbers, *numbers)), withdrawn.cancelled, await self.seen(c, person))
-
-    def _refuse_unfounded(self, said: Said, events: Sequence[ConsentEvent], now: datetime) -> None:
-        """What the law infers from a purchase never overrules what the person said."""
-        if said.basis is Basis.EXPRESS:
-            return
-        problems = []
-        for position, change in enumerate(said.changes):
-            if not change.granted:
-                continue
-            topic = topic_named(change.scope, self.topics)
-            if topic is None:
-                detail = f"is wider than a topic; a yes on the basis {said.basis} names topics"
-                problems.append(Problem(f"/preferences/{position}/scope", detail))
-            elif number := refusing(topic, change.channel, events, now):
-                detail = f"was refused by the person (line {number}); only an express yes ends that"
-                problems.append(Problem(f"/preferences/{position}", detail))
-        if problems:
-            raise InvalidInput(problems)
-
     async def _suppressed(self, c: Connection, person: UUID) -> dict[Channel, list[Suppression]]:
         hashes = {
             (held.channel, digest)
@@ -159,6 +97,75 @@ class Ledger:
         for channel, digest in sorted(hashes):
             found.setdefault(channel, []).extend(standing.get(digest, ()))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Keeps what people want, as product code asks for it and passes it on."""
+
+    database: Database
+    look: Look
+
+    async def see(self, recipient: str, at: datetime | None = None, known_at: datetime | None = None) -> Seen:
+        """What holds, or held, for the recipient with this id.
+
+        Raises:
+            NotFound: there is no such recipient.
+
+        """
+        async with self.database.connection() as c:
+            return await self.look(c, await person_of(c, recipient), at, known_at)
+
+    async def change(self, recipient: str, said: Said) -> Changed:
+        """Write down what is news of what was said, all or nothing.
+
+        Raises:
+            NotFound: there is no such recipient.
+            InvalidInput: a time or a basis does not carry what was said.
+
+        """
+        return await self.database.transact(lambda c: self._change(c, recipient, said))
+
+    async def _change(self, c: Connection, recipient: str, said: Said) -> Changed:
+        person = await person_of(c, recipient)
+        await recipients.lock(c, [person])
+        events = (await consent.events_of(c, [person])).get(person, [])
+        now = await messages.clock(c)
+        ends = _end(said, now)
+        self._refuse_unfounded(said, events, now)
+        new = news(said.changes, events, ends)
+        evidence = dict(said.evidence)
+        noes = [
+            Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
+            for one in new
+            if not one.granted
+        ]
+        withdrawn = await withdraw(c, noes, self.look.topics)
+        yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
+        proof = {**evidence, "basis": str(said.basis)}
+        numbers = await consent.record(
+            c,
+            [NewEvent(person, one.scope, one.channel, True, SOURCE, yes_at, ends, proof) for one in new if one.granted],
+        )
+        return Changed(sorted((*withdrawn.numbers, *numbers)), withdrawn.cancelled, await self.look(c, person))
+
+    def _refuse_unfounded(self, said: Said, events: Sequence[ConsentEvent], now: datetime) -> None:
+        """What the law infers from a purchase never overrules what the person said."""
+        if said.basis is Basis.EXPRESS:
+            return
+        problems = []
+        for position, change in enumerate(said.changes):
+            if not change.granted:
+                continue
+            topic = topic_named(change.scope, self.look.topics)
+            if topic is None:
+                detail = f"is wider than a topic; a yes on the basis {said.basis} names topics"
+                problems.append(Problem(f"/preferences/{position}/scope", detail))
+            elif number := refusing(topic, change.channel, events, now):
+                detail = f"was refused by the person (line {number}); only an express yes ends that"
+                problems.append(Problem(f"/preferences/{position}", detail))
+        if problems:
+            raise InvalidInput(problems)
 
 
 def _end(said: Said, now: datetime) -> datetime | None:
@@ -177,7 +184,8 @@ def _end(said: Said, now: datetime) -> datetime | None:
     return ends
 
 
-async def _person(c: Connection, recipient: str) -> UUID:
+async def person_of(c: Connection, recipient: str) -> UUID:
+    """The recipient with the product's own id; raises NotFound."""
     found = (await recipients.by_external_ids(c, [recipient])).get(recipient)
     if found is None:
         raise NotFound("There is no recipient with this id; PUT /v1/recipients/{id} first.")

@@ -1,7 +1,7 @@
 """Before any message: what product code says of its recipients is kept, one by one or from a list.
 
-An import may carry what people said elsewhere, yes and no, with the time and the proof. It never opts in an address that
-is suppressed, and an old grant never beats a later withdrawal: the consent rule goes by when things occurred.
+An import may carry what people said elsewhere, yes and no, with the time and the proof. It never opts in an address
+that is suppressed, and an old grant never beats a later withdrawal: the consent rule goes by when things occurred.
 """
 
 from __future__ import annotations

@@ -177,6 +177,12 @@ async def state_at(
     return state_of((ConsentEvent(**row) for row in found), moment)
 
 
+async def people_after(c: Connection, after: UUID | None, limit: int) -> list[UUID]:
+    """The next people by id, so that all of them are walked through in batches."""
+    query = "SELECT id FROM recipients WHERE %s::uuid IS NULL OR id > %s ORDER BY id LIMIT %s"
+    return [row["id"] for row in await rows(c, query, (after, after, limit))]
+
+
 async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
     """Those whose projection is not the fold of their ledger. The recipients are locked."""
     lines: dict[UUID, list[ConsentEvent]] = defaultdict(list)

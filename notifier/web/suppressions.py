@@ -11,14 +11,14 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from notifier.app import App
-from notifier.dispatch.block import Blocked, page_of
+from notifier.dispatch.block import Blocked, page_of, parse
 from notifier.domain.access import Scope
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import Category
 from notifier.errors import InvalidInput, Problem
 from notifier.web.bodies import Body, Line
 from notifier.web.guard import Guarded, needs
-from notifier_channels.addresses import EmailAddress, InvalidAddress, PhoneNumber
+from notifier_channels.addresses import InvalidAddress
 from notifier_channels.contract import Address, Channel
 
 router = APIRouter(route_class=Guarded, prefix="/v1/suppressions", tags=["Suppressions"])
@@ -144,16 +144,11 @@ def _by(request: Request) -> str:
 
 def _address(body: AddressBody, app: App) -> tuple[Channel, Address]:
     try:
-        return Channel(body.channel), parse(body.channel, body.address, allow_test=not app.settings.is_production)
+        return Channel(body.channel), parse(
+            Channel(body.channel), body.address, allow_test=not app.settings.is_production
+        )
     except InvalidAddress as error:
         raise InvalidInput([Problem("/address", f"cannot be used: {error}")]) from None
-
-
-def parse(channel: str, text: str, *, allow_test: bool) -> Address:
-    """An address of a channel that people type; raises InvalidAddress."""
-    if channel == Channel.SMS:
-        return PhoneNumber.parse(text)
-    return EmailAddress.parse(text, allow_test_domains=allow_test)
 
 
 def _answer(one: Blocked) -> SuppressionAnswer:
