@@ -69,6 +69,8 @@ def pages_with(text: str) -> list[str]:
         pages.render("done", words, part="done", choice="topic", undo=text, **given),
         pages.render("notice", words, part="mandatory", again=None, **given),
         pages.render("notice", words, part="unavailable", again={"scope": text}, **given),
+        pages.render("confirm", words, part="confirm", masked=text, **given),
+        pages.render("confirmed", words, part="confirmed", **given),
     ]
 
 
