@@ -1,6 +1,7 @@
 """A yes lasts as long as its basis does, and no request makes it last longer."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,13 @@ def test_every_basis_has_its_terms_with_law_source_and_date() -> None:
         Basis.IMPLIED_PURCHASE: 24,
         Basis.IMPLIED_INQUIRY: 6,
     }
+
+
+def test_the_page_lists_each_basis_with_its_terms() -> None:
+    page = (Path(__file__).parents[2] / "docs/why/consent.md").read_text()
+    for basis, terms in TERMS.items():
+        lasts = f"{terms.months} months" if terms.months else "until they say no"
+        assert f"| `{basis}` | {lasts} | {terms.law} |" in page
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ CREATE INDEX confirmations_recipient ON confirmations (recipient_id, requested_a
 CREATE INDEX confirmations_address ON confirmations (address_hash, requested_at);
 
 ALTER TABLE suppressions ADD COLUMN blocks text NOT NULL DEFAULT 'all' CHECK (blocks IN ('all', 'marketing'));
-UPDATE suppressions SET blocks = 'marketing' WHERE reason = 'complaint';
-ALTER TABLE suppressions ADD CHECK (reason = 'manual' OR (blocks = 'marketing') = (reason = 'complaint'));
+UPDATE suppressions SET blocks = 'marketing' WHERE reason IN ('complaint');
+ALTER TABLE suppressions ADD CHECK (reason IN ('manual') OR (blocks = 'marketing') = (reason IN ('complaint')));
 
 -- A basis is one of those that the code knows, and an implied one ends. Lines of before stay as they were written.
 ALTER TABLE consent_events
