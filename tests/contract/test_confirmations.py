@@ -178,10 +178,11 @@ async def test_a_recipient_is_not_asked_oftener_for_changing_their_address(ann: 
 
 async def test_an_address_is_remembered_when_the_key_of_the_hashes_changes(ann: Api) -> None:
     await ask(ann)
+    rotated = Hasher({"h2": b"another key for the hashes, 32 bytes", **ann.app.hasher._keys})
+    for part in (ann.app, ann.app.confirm):
+        object.__setattr__(part, "hasher", rotated)
     await ann.put("bob", email="ann@example.test")
-    keys = ann.app.hasher._keys
-    rotated = Hasher({"h2": b"another key for the hashes, 32 bytes", **keys})
-    object.__setattr__(ann.app.confirm, "hasher", rotated)
+    assert {row["hash_key"] for row in await ann.rows("SELECT hash_key FROM addresses")} == {"h1", "h2"}
     assert (await ask(ann, "bob")).status_code == 429
 
 

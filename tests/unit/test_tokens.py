@@ -253,6 +253,7 @@ def test_a_confirm_token_confirms_and_nothing_else_does(link, message, topic):
     assert made.read_report(token) is None
     for other in (
         token_of(made.unsubscribe_url(link.recipient, topic, link.channel, message)),
+        token_of(made.unsubscribe_url(link.recipient, "a-topic-with-a-long-key-" * 3, link.channel, message)),
         token_of(made.preferences_url(link.recipient, NOW)),
         made.undo_token(link.recipient, [1, 2, 3, 4, 5], NOW),
     ):
