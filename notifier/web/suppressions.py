@@ -32,6 +32,8 @@ Why = Annotated[Line, Field(min_length=1, max_length=500, description="For whoev
 class AddressBody(Body):
     """One address. Devices are not blocked by hand: `DELETE` removes them."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"channel": "email", "address": "ann@example.com"}]})
+
     channel: Literal["email", "sms"]
     address: Annotated[Line, Field(min_length=3, max_length=320)] = Field(repr=False)
 
@@ -53,6 +55,8 @@ class BlockBody(AddressBody):
 
 class LiftBody(Body):
     """Why it ends."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"why": "The mailbox exists again"}]})
 
     why: Why
     despite: SuppressionReason | None = Field(
