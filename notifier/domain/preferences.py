@@ -1,7 +1,7 @@
 """What a person sees and changes of their own consent: the ledger as switches, and a form as the changes it asks for.
 
-Pure, so that the page and the API offer the same. A form says what it showed and what was ticked; only the difference is
-a wish, so that a form that was left open for a day undoes nothing. Of the wishes only news is a change.
+Pure, so that the page and the API offer the same. A form says what it showed and what was ticked; only the difference
+is a wish, so that a form that was left open for a day undoes nothing. Of the wishes only news is a change.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Preferences:
 
     switches: Mapping[
         str, Switch
-    ]  #: by key: every topic that can be refused on each of its channels, then the wide ones
+    ]  #: by key: each topic that can be refused on each of its channels, then the wide ones
     locked: Sequence[Topic]  #: mandatory topics that reach this person
     places: Sequence[Place]
     profile: Profile
