@@ -15,7 +15,9 @@ from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
@@ -65,6 +67,8 @@ class App:
     register: Register
     devices: Devices
     opt_out: OptOut
+    preferences: PreferencePage
+    fresh_links: FreshLinks
     feedback: Feedback
     replies: Replies
     sweep: Sweep
@@ -111,6 +115,8 @@ class App:
             register=Register(database, hasher),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
+            preferences=PreferencePage(database, links, hasher, templates.topics),
+            fresh_links=FreshLinks(database, templates, jobs, hasher, channels_of(settings)),
             feedback=Feedback(database, hasher, templates.topics),
             replies=Replies(
                 database,
