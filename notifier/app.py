@@ -17,8 +17,10 @@ from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
@@ -71,6 +73,8 @@ class App:
     ledger: Ledger
     confirm: Confirm
     block: Block
+    preferences: PreferencePage
+    fresh_links: FreshLinks
     feedback: Feedback
     replies: Replies
     sweep: Sweep
@@ -120,6 +124,8 @@ class App:
             ledger=Ledger(database, Look(hasher, templates.topics)),
             block=Block(hasher),
             confirm=Confirm(database, templates, jobs, hasher, links, channels_of(settings)),
+            preferences=PreferencePage(database, links, hasher, templates.topics),
+            fresh_links=FreshLinks(database, templates, jobs, hasher, channels_of(settings)),
             feedback=Feedback(database, hasher, templates.topics),
             replies=Replies(
                 database,

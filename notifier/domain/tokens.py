@@ -26,6 +26,7 @@ from notifier_channels.contract import Channel
 UNDO_FOR = timedelta(hours=1)
 MANAGE_FOR = timedelta(days=30)
 CONFIRM_FOR = timedelta(days=7)
+FRESH_FOR = timedelta(hours=1)  #: a manage link that is older may have been passed on, and only reduces
 
 VERSION = "v1"
 MAC_BYTES = 24  #: 192 bits, and 32 base64 characters without a spare bit
@@ -57,6 +58,10 @@ class ManageLink:
 
     recipient: UUID
     expires_at: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether it was made so recently that its holder may also opt in and see everything."""
+        return now < self.expires_at - MANAGE_FOR + FRESH_FOR
 
 
 @dataclass(frozen=True, slots=True)

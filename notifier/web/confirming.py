@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse, Response
 from notifier.dispatch.confirm import Confirm, Confirmed, Outdated, Pending, Standing
 from notifier.domain.tokens import ConfirmLink
 from notifier.rendering.locales import pick
-from notifier.web.pages import Pages, accepted_languages
-from notifier.web.traces import fields_of, traces_of
+from notifier.web.pages import Pages
+from notifier.web.visitor import languages, read_form, traces
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Counter:
         """The page that asks."""
         link = self.confirm.read(token)
         if link is None:
-            return self._page(request, 404, "notice", None, part="invalid", again=None)
+            return self._page(request, 404, "notice", None, part="invalid", again=None, back=False)
         try:
             async with asyncio.timeout(LOOK_TIMEOUT):
                 standing = await self.confirm.look(link)
@@ -64,7 +64,7 @@ class Counter:
 
     async def act(self, request: Request, token: str) -> Response:
         """The button. A POST that is not our own form is no yes: it only shows the page."""
-        fields = await fields_of(request)
+        fields = dict(await read_form(request))
         link = self.confirm.read(token)
         if link is None or "confirm" not in fields:
             return await self.show(request, token)
@@ -77,9 +77,9 @@ class Counter:
 
     def _evidence(self, request: Request, fields: Mapping[str, str]) -> dict[str, str]:
         """What stood on the button, as exactly as it can be found again, and who pressed it."""
-        words = self.pages.words([fields.get("language", ""), *_languages(request), self.default_locale])
+        words = self.pages.words([fields.get("language", ""), *languages(request), self.default_locale])
         wording = {"wording": words.sentences["confirm.button"], "wording_version": f"{words.language}:{words.version}"}
-        return {**wording, **traces_of(request)}
+        return {**wording, **traces(request)}
 
     def _say(self, request: Request, standing: Standing) -> Response:
         match standing:
@@ -88,18 +88,18 @@ class Counter:
             case Confirmed(pending=pending):
                 return self._page(request, 200, "confirmed", pending, part="confirmed")
             case Outdated(pending=pending):
-                return self._page(request, 409, "notice", pending, part="not_confirmed", again=None)
+                return self._page(request, 409, "notice", pending, part="not_confirmed", again=None, back=False)
 
     def _unavailable(self, request: Request, link: ConfirmLink, fields: Mapping[str, str]) -> Response:
-        again = {name: fields[name] for name in ("confirm", "language") if name in fields}
+        again = [(name, fields[name]) for name in ("confirm", "language") if name in fields]
         pending = self.confirm.guess(link)
-        response = self._page(request, 503, "notice", pending, part="unavailable", again=again)
+        response = self._page(request, 503, "notice", pending, part="unavailable", again=again, back=False)
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
 
     def _page(self, request: Request, status: int, page: str, pending: Pending | None, **values: Any) -> Response:
         known = [pending.locale] if pending and pending.locale else []
-        words = self.pages.words([*known, *_languages(request), self.default_locale])
+        words = self.pages.words([*known, *languages(request), self.default_locale])
         names, about = (pending.topic.names, pending.topic.descriptions) if pending else ({}, {})
         said = [
             pick(texts, words.language, self.default_locale) or next(iter(texts.values()), "")
@@ -107,7 +107,3 @@ class Counter:
         ]
         html = self.pages.render(page, words, topic=said[0], about=said[1], **values)
         return HTMLResponse(html, status, headers={**self.pages.headers, "Content-Language": words.language})
-
-
-def _languages(request: Request) -> list[str]:
-    return accepted_languages(request.headers.get("accept-language", ""))

@@ -22,7 +22,7 @@ from notifier.errors import InvalidInput, Problem
 from notifier.store.database import Row
 from notifier.web.bodies import Body, ExternalId, Line, Moment
 from notifier.web.guard import Guarded, needs
-from notifier.web.traces import LONGEST_AGENT, network_of
+from notifier.web.visitor import LONGEST_AGENT, network_of
 from notifier_channels.contract import Channel
 
 router = APIRouter(route_class=Guarded, prefix="/v1/recipients/{id}/preferences", tags=["Preferences"])

@@ -1,4 +1,4 @@
-"""What a request to a public page leaves behind: the fields of our own forms, and as much of who asked as proves it."""
+"""What is read of whoever comes to a public page: the fields of our forms, their languages, and a trace as proof."""
 
 from __future__ import annotations
 
@@ -7,24 +7,32 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 
-MOST_READ = 16 * 1024  #: bytes of a body: our own forms are smaller, and of others nothing needs to be read
+from notifier.web.pages import accepted_languages
+
+MOST_READ = 128 * 1024  #: bytes of a body: our own forms are smaller, and of others nothing needs to be read
 LONGEST_AGENT = 200
 FORM = "application/x-www-form-urlencoded"
 
 
-async def fields_of(request: Request) -> dict[str, str]:
+async def read_form(request: Request) -> list[tuple[str, str]]:
     """The fields of our own forms. Everything else, of whatever type and size, has none."""
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > MOST_READ:
-            return {}
+            return []
     if not request.headers.get("content-type", "").lower().startswith(FORM):
-        return {}
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=None))
+        return []
+    pairs = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=None)
+    return [(name, value) for name, value in pairs if "\0" not in value]
 
 
-def traces_of(request: Request) -> dict[str, str]:
+def languages(request: Request) -> list[str]:
+    """What the browser asks for, the most wanted first."""
+    return accepted_languages(request.headers.get("accept-language", ""))
+
+
+def traces(request: Request) -> dict[str, str]:
     """As much of who asked as proves something, and no more: the network, not the device."""
     traces = {}
     if request.client and (network := network_of(request.client.host)):
