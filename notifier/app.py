@@ -11,12 +11,17 @@ from pydantic import SecretStr
 
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
+from notifier.dispatch.block import Block
+from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.inbound import Inbound
+from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
@@ -68,6 +73,11 @@ class App:
     register: Register
     devices: Devices
     opt_out: OptOut
+    ledger: Ledger
+    confirm: Confirm
+    block: Block
+    preferences: PreferencePage
+    fresh_links: FreshLinks
     feedback: Feedback
     inbound: Inbound
     replies: Replies
@@ -115,9 +125,14 @@ class App:
             jobs=jobs,
             accept=accept,
             accept_one=AcceptOne(accept),
-            register=Register(database, hasher),
+            register=Register(database, hasher, templates.topics),
             devices=Devices(database, hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
+            ledger=Ledger(database, Look(hasher, templates.topics)),
+            block=Block(hasher),
+            confirm=Confirm(database, templates, jobs, hasher, links, channels_of(settings)),
+            preferences=PreferencePage(database, links, hasher, templates.topics),
+            fresh_links=FreshLinks(database, templates, jobs, hasher, channels_of(settings)),
             feedback=feedback,
             inbound=Inbound(database, links, hasher, templates.topics, feedback),
             replies=Replies(

@@ -9,19 +9,20 @@ from uuid import UUID
 
 import typer
 
+from notifier.commands import consent, suppressions
+from notifier.console import on_database, read_settings
 from notifier.domain.access import Scope
 from notifier.domain.messages import Lane
 from notifier_channels.contract import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from rich.console import Console
 
     from notifier.domain.explanation import Explanation
     from notifier.rendering import Templates
-    from notifier.settings import Appearance, Settings
-    from notifier.store.database import Connection
+    from notifier.settings import Appearance
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ app.add_typer(templates, name="templates")
 
 keys = typer.Typer(help="Make and revoke the keys that product code shows at the API.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(consent, name="consent")
+app.add_typer(suppressions, name="suppressions")
 
 StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
 Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
@@ -82,7 +85,7 @@ def api(
     from notifier.web.process import run_api
 
     def serve() -> int:
-        run_api(_settings(), host, port, lambda url: typer.echo(f"API at {url}/docs"))
+        run_api(read_settings(), host, port, lambda url: typer.echo(f"API at {url}/docs"))
         return 0
 
     raise typer.Exit(_told(serve))
@@ -93,7 +96,7 @@ def worker(lane: Annotated[Lane, typer.Option(help="Which messages this process 
     """Deliver the messages of one lane until told to stop."""
     from notifier.worker import run_worker
 
-    raise typer.Exit(run_worker(_settings(), lane))
+    raise typer.Exit(run_worker(read_settings(), lane))
 
 
 @app.command()
@@ -118,7 +121,7 @@ def scheduler() -> None:
     """Sweep: put right what dead workers left, and ring for what is due. One runs; a second does no harm."""
     from notifier.scheduler import run_scheduler
 
-    raise typer.Exit(run_scheduler(_settings()))
+    raise typer.Exit(run_scheduler(read_settings()))
 
 
 @app.command()
@@ -171,7 +174,7 @@ def migrate() -> None:
     """Bring the database to the newest version. Safe to run at any time, and from several places at once."""
     from notifier.store.database import migrate as bring_up
 
-    url = _settings().database_url.get_secret_value()
+    url = read_settings().database_url.get_secret_value()
     try:
         bring_up(url)
     except OSError as error:
@@ -188,8 +191,8 @@ def explain(message: Annotated[UUID, typer.Argument(help="The id of a message, o
     from notifier.domain import explanation
     from notifier.domain.recipients import Hasher
 
-    keys = {name: secret.get_secret_value().encode() for name, secret in _settings().hash_keys.items()}
-    stories = _on_database(lambda c: stories_of(c, Hasher(keys), message))
+    keys = {name: secret.get_secret_value().encode() for name, secret in read_settings().hash_keys.items()}
+    stories = on_database(lambda c: stories_of(c, Hasher(keys), message))
     if not stories:
         typer.echo(f"notifier: there is no message {message}.", err=True)
         raise typer.Exit(1)
@@ -227,7 +230,7 @@ def create_key(
     from notifier.store import keys as stored
 
     key = ApiKey.new()
-    _on_database(lambda c: stored.create(c, key.id, name, key.secret_hash, sorted(set(scope))))
+    on_database(lambda c: stored.create(c, key.id, name, key.secret_hash, sorted(set(scope))))
     typer.echo(str(key))
     typer.echo("Keep it now: it is not shown again.", err=True)
 
@@ -237,7 +240,7 @@ def list_keys() -> None:
     """Show every key there ever was: its id, scopes, and when it was last used."""
     from notifier.store import keys as stored
 
-    for key in _on_database(stored.all_keys):
+    for key in on_database(stored.all_keys):
         used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never used"
         state = "revoked" if key.revoked_at else used
         typer.echo(f"{key.id}  {state:<16}  {key.name:<24}  {' '.join(key.scopes)}")
@@ -248,7 +251,7 @@ def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The part a
     """End a key for good; running processes refuse it within two seconds."""
     from notifier.store import keys as stored
 
-    if not _on_database(lambda c: stored.revoke(c, id_)):
+    if not on_database(lambda c: stored.revoke(c, id_)):
         typer.echo(f"notifier: there is no key {id_}; see `notifier keys list`", err=True)
         raise typer.Exit(1)
     typer.echo(f"{id_} is revoked.")
@@ -320,25 +323,6 @@ def _templates(appearance: Appearance) -> Templates:
         raise typer.Exit(1) from None
 
 
-def _on_database(work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Do one thing on a connection of its own; a database that does not answer is one sentence and exit status 2."""
-    import asyncio
-
-    import psycopg
-
-    async def connected(url: str) -> T:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            return await work(connection)
-
-    try:
-        return asyncio.run(connected(_settings().database_url.get_secret_value()))
-    except psycopg.OperationalError as error:
-        typer.echo(f"notifier: PostgreSQL does not answer ({type(error).__name__}): see DATABASE_URL.", err=True)
-    except psycopg.errors.UndefinedTable:
-        typer.echo("notifier: the database is empty: run `notifier migrate` first.", err=True)
-    raise typer.Exit(2)
-
-
 def _told(run: Callable[[], int]) -> int:
     """Run something; what it cannot do is one sentence and exit status 2."""
     from notifier.errors import NotifierError
@@ -350,20 +334,6 @@ def _told(run: Callable[[], int]) -> int:
     except OSError as error:
         typer.echo(f"notifier: {error.filename or 'this machine'}: {error.strerror or error}", err=True)
     return 2
-
-
-def _settings() -> Settings:
-    """Read the settings and set up the log; a missing setting is one sentence and exit status 2."""
-    from notifier import settings, telemetry
-    from notifier.errors import NotConfigured
-
-    try:
-        read = settings.load()
-    except NotConfigured as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    telemetry.configure(read.log_level)
-    return read
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     ├── Conflict            two truths at once: several holders of an address (HTTP 409)
     ├── NotFound            no such thing (HTTP 404)
     ├── Forbidden           the key lacks the scope (HTTP 403)
+    ├── TooSoon             often enough for now: carries when it may be asked again (HTTP 429)
     ├── NotConfigured       a setting is missing or wrong: carries its name and the remedy
     └── TemplateError       a template does not load, check or render
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,14 @@ class NotFound(NotifierError):
 
 class Forbidden(NotifierError):
     """The caller may not do this."""
+
+
+class TooSoon(NotifierError):
+    """Often enough for now; nothing was done."""
+
+    def __init__(self, detail: str, wait: timedelta) -> None:
+        super().__init__(detail)
+        self.wait = wait
 
 
 class NotConfigured(NotifierError):

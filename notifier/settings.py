@@ -62,6 +62,19 @@ class Appearance(Environment):
         "notifier", min_length=5, max_length=15, description="The rightmost part of Gmail's Feedback-ID."
     )
 
+    brand_logo: Path | None = Field(
+        None,
+        description="A picture for the public pages: SVG, PNG, JPEG or WebP, at most 64 KB.",
+    )
+    brand_accent: str | None = Field(
+        None,
+        pattern="^#[0-9a-fA-F]{6}$",
+        description="The colour of buttons on the public pages, such as `#1f4fd8`; hard to read, it is refused.",
+    )
+    brand_accent_dark: str | None = Field(
+        None, pattern="^#[0-9a-fA-F]{6}$", description="The same in dark mode; default: the accent, made lighter."
+    )
+
 
 class SandboxSettings(Environment):
     """All that the sandbox needs: where Notifier is, and the secrets that they share."""

@@ -32,6 +32,7 @@ class Way(StrEnum):
 
     ONE_CLICK = "one_click"  #: RFC 8058: a mail client posts what the header says
     PAGE = "unsubscribe_page"  #: a person pressed the page's button
+    PREFERENCES = "preference_page"  #: a person turned a switch off (`dispatch.preferences`); it is undone here, too
 
 
 class Choice(StrEnum):

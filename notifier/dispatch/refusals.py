@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ class Withdrawal:
     channel: str
     source: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    occurred_at: datetime | None = None  #: None: now
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
             continue
         undoable = may_be_undone(events, one.scope, one.channel, topic_named(one.scope, topics), now)
         evidence = {**one.evidence, "allowed_before": undoable}
-        event = NewEvent(one.recipient, one.scope, one.channel, granted=False, source=one.source, evidence=evidence)
+        event = NewEvent(one.recipient, one.scope, one.channel, False, one.source, one.occurred_at, evidence=evidence)
         news.setdefault((one.recipient, one.scope, one.channel), event)
     numbers = await consent.record(c, list(news.values()))
     cancelled = await messages.cancel_refused(c, people, topics, now)

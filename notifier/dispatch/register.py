@@ -1,7 +1,7 @@
 """Before any message: what product code says of its recipients is kept, one by one or from a list.
 
-An import may carry consent that people gave elsewhere, with the time and the proof. It never opts in an address that is
-suppressed, and an old grant never beats a later withdrawal: the consent rule goes by when things occurred.
+An import may carry what people said elsewhere, yes and no, with the time and the proof. It never opts in an address
+that is suppressed, and an old grant never beats a later withdrawal: the consent rule goes by when things occurred.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from notifier.domain.consent import Suppression
+from notifier.domain.basis import Basis
+from notifier.domain.consent import ConsentEvent, Suppression, Topic
 from notifier.domain.messages import Ids
 from notifier.domain.recipients import Hasher
+from notifier.domain.standing import refusing
 from notifier.domain.who import Given, Held, Plan, Rule
 from notifier.errors import InvalidInput, Problem
-from notifier.store import consent, suppressions, who
+from notifier.store import consent, messages, suppressions, who
 from notifier.store.addresses import restore
-from notifier.store.consent import NewEvent
+from notifier.store.consent import NewEvent, Said
 from notifier.store.database import Connection, Database
 from notifier_channels.contract import Channel
 
@@ -36,6 +38,17 @@ class Grant:
     occurred_at: datetime
     evidence: Mapping[str, Any] = field(default_factory=dict)
     expires_at: datetime | None = None
+    basis: Basis = Basis.EXPRESS
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """A no that somebody said elsewhere, before."""
+
+    scope: str
+    channel: str
+    occurred_at: datetime
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,7 @@ class Line:
     number: int
     recipient: Given
     grants: Sequence[Grant] = ()
+    withdrawals: Sequence[No] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,7 @@ class Imported:
     stored: int = 0
     created: int = 0
     grants: int = 0
+    withdrawals: int = 0
     problems: tuple[LineProblem, ...] = ()
 
 
@@ -72,6 +87,7 @@ class Register:
 
     database: Database
     hasher: Hasher
+    topics: Mapping[str, Topic]
     _ids: Ids = field(default_factory=Ids)
 
     async def put(self, given: Given) -> bool:
@@ -97,9 +113,21 @@ class Register:
         meant = list(zip(lines, planned.answers, strict=True))
         kept = [(line, person) for line, person in meant if isinstance(person, UUID)]
         problems = [LineProblem(line.number, "", _EXPLAINED[rule]) for line, rule in meant if isinstance(rule, Rule)]
-        events, refused = self._weigh(kept, planned, await self._suppressed(c, kept, planned))
-        await consent.record(c, events)
-        return Imported(len(kept), len(planned.created), len(events), tuple(problems + refused))
+        people = [person for _, person in kept]
+        known = await consent.events_of(c, people) if any(line.grants for line, _ in kept) else {}
+        events, refused = self._weigh(kept, planned, await self._suppressed(c, kept, planned), known)
+        new = await self._record(c, events)
+        yeses = sum(event.granted for event in new)
+        return Imported(len(kept), len(planned.created), yeses, len(new) - yeses, tuple(problems + refused))
+
+    async def _record(self, c: Connection, events: Sequence[NewEvent]) -> Sequence[NewEvent]:
+        """Those that no earlier import has recorded, in the order in which they occurred; a no stops what is queued."""
+        before = await consent.said_before(c, {event.recipient for event in events}) if events else frozenset()
+        new = {_said(event): event for event in events if _said(event) not in before}
+        await consent.record(c, sorted(new.values(), key=lambda event: (event.occurred_at, not event.granted)))
+        if refusing_now := {event.recipient for event in new.values() if not event.granted}:
+            await messages.cancel_refused(c, sorted(refusing_now), self.topics, await messages.clock(c))
+        return list(new.values())
 
     async def _suppressed(
         self, c: Connection, kept: Sequence[tuple[Line, UUID]], planned: Plan
@@ -117,17 +145,29 @@ class Register:
         kept: Sequence[tuple[Line, UUID]],
         planned: Plan,
         suppressed: Mapping[bytes, Sequence[Suppression]],
+        known: Mapping[UUID, Sequence[ConsentEvent]],
     ) -> tuple[list[NewEvent], list[LineProblem]]:
         events, refused = [], []
         for line, person in kept:
+            events += [_no(person, no) for no in line.withdrawals]
             for position, grant in enumerate(line.grants):
                 hashes = self._hashes(planned.reach[person].get(grant.channel))
                 if standing := [one for digest in hashes for one in suppressed.get(digest, ())]:
                     detail = f"the address is suppressed ({standing[0].reason}); an import cannot opt it in"
                     refused.append(LineProblem(line.number, f"/grants/{position}", detail))
+                elif self._overrules(grant, [*known.get(person, ()), *_lines_of(line.withdrawals)]):
+                    detail = "is implied, and the person had said no; an import cannot overrule that"
+                    refused.append(LineProblem(line.number, f"/grants/{position}", detail))
                 else:
                     events.append(_event(person, grant))
         return events, refused
+
+    def _overrules(self, grant: Grant, events: Sequence[ConsentEvent]) -> bool:
+        """Whether it is implied and would end a no that the person had said."""
+        if grant.basis is Basis.EXPRESS:
+            return False
+        before = [event for event in events if event.occurred_at <= grant.occurred_at]
+        return refusing(self.topics[grant.topic], grant.channel, before, grant.occurred_at) is not None
 
     def _hashes(self, held: Held | None) -> list[bytes]:
         address = restore(held.channel, held.text) if held else None
@@ -145,6 +185,21 @@ def _event(person: UUID, grant: Grant) -> NewEvent:
         expires_at=grant.expires_at,
         evidence=grant.evidence,
     )
+
+
+def _no(person: UUID, no: No) -> NewEvent:
+    return NewEvent(
+        person, no.scope, no.channel, granted=False, source=IMPORT, occurred_at=no.occurred_at, evidence=no.evidence
+    )
+
+
+def _lines_of(withdrawals: Sequence[No]) -> list[ConsentEvent]:
+    """As the rule reads them; they have no numbers yet."""
+    return [ConsentEvent(-1, no.scope, no.channel, granted=False, occurred_at=no.occurred_at) for no in withdrawals]
+
+
+def _said(event: NewEvent) -> Said:
+    return event.recipient, event.scope, event.channel, event.granted, event.occurred_at, event.expires_at
 
 
 _EXPLAINED = {

@@ -85,6 +85,11 @@ class Suppression:
 
     number: int
     reason: SuppressionReason
+    only: Category | None = None  #: an operator may block less than everything
+
+    def blocks(self, category: Category) -> bool:
+        """Whether it stops messages of this category."""
+        return self.reason.blocks(category) and self.only in (None, category)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,7 @@ def _ends(grant: ConsentEvent, withdrawal: ConsentEvent, topic: Topic, channel: 
 def _blocking(suppressions: Sequence[Suppression], category: Category) -> Suppression | None:
     if not suppressions:
         return None
-    blocking = [suppression for suppression in suppressions if suppression.reason.blocks(category)]
+    blocking = [suppression for suppression in suppressions if suppression.blocks(category)]
     return min(blocking, key=lambda suppression: suppression.number, default=None)
 
 

@@ -276,11 +276,12 @@ def _happened(story: Story) -> list[Fact]:
 
 def _consent(story: Story) -> list[Fact]:
     deciding = set((story.decision or {}).get("numbers", ()))
-    lines = [Fact(line.occurred_at, _line(line), line.number in deciding) for line in story.lines]
+    lines = [Fact(line.occurred_at, in_words(line), line.number in deciding) for line in story.lines]
     return lines + [Fact(block.created_at, _block(block), block.number in deciding) for block in story.blocks]
 
 
-def _line(line: Line) -> str:
+def in_words(line: Line) -> str:
+    """A line of the ledger, as it is read aloud."""
     said = "Yes" if line.granted else "No"
     how = _SOURCES.get(line.source, line.source)
     text = f"{said} to {_what(line.scope)} {_BY[line.channel]}, said {how}"

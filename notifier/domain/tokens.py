@@ -14,7 +14,7 @@ import hmac
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TypeAlias
@@ -25,6 +25,8 @@ from notifier_channels.contract import Channel
 
 UNDO_FOR = timedelta(hours=1)
 MANAGE_FOR = timedelta(days=30)
+CONFIRM_FOR = timedelta(days=7)
+FRESH_FOR = timedelta(hours=1)  #: a manage link that is older may have been passed on, and only reduces
 
 VERSION = "v1"
 MAC_BYTES = 24  #: 192 bits, and 32 base64 characters without a spare bit
@@ -35,6 +37,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _CHANNELS = {channel: bytes([letter]) for channel, letter in zip(Channel, b"esp", strict=True)}
 _CHANNEL_OF = {code: channel for channel, code in _CHANNELS.items()}
 _OPT_OUT, _UNDO, _MANAGE, _REPORT = b"o", b"u", b"m", b"r"
+_CONFIRM, _HASH_BYTES = b"c", 16
 _HOOKS = {Channel.SMS: "hooks/twilio/status"}  #: where providers report that are told so with each message
 _MAIL_OPT_OUT, _RETURN_PATH = "u", "b"
 
@@ -56,6 +59,10 @@ class ManageLink:
     recipient: UUID
     expires_at: datetime
 
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether it was made so recently that its holder may also opt in and see everything."""
+        return now < self.expires_at - MANAGE_FOR + FRESH_FOR
+
 
 @dataclass(frozen=True, slots=True)
 class UndoLink:
@@ -63,6 +70,18 @@ class UndoLink:
 
     recipient: UUID
     numbers: tuple[int, ...]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmLink:
+    """Asks whether it was really them: grants one topic on one channel to whom one address belongs, once."""
+
+    confirmation: UUID  #: the row that remembers whether it was used
+    recipient: UUID
+    channel: Channel
+    address_hash: bytes = field(repr=False)  #: its first 16 bytes
+    topic: str
     expires_at: datetime
 
 
@@ -142,6 +161,22 @@ class Links:
             return None
         numbers = struct.unpack(f">{(len(payload) - 25) // 8}Q", payload[25:])
         link = UndoLink(UUID(bytes=payload[1:17]), numbers, _moment(payload[17:25]))
+        return link if now < link.expires_at else None
+
+    def confirm_url(self, link: ConfirmLink) -> str:
+        """What a mail that asks for a confirmation leads to; good until the link expires."""
+        payload = _CONFIRM + link.confirmation.bytes + link.recipient.bytes + _CHANNELS[link.channel]
+        payload += link.address_hash[:_HASH_BYTES] + _seconds(link.expires_at) + link.topic.encode()
+        return f"{self._public_url}/c/{self._sign(payload)}"
+
+    def read_confirm(self, token: str, now: datetime) -> ConfirmLink | None:
+        """What a token in `/c/<token>` says; None for anything else, and for what has expired."""
+        payload = self._verified(token)
+        if payload is None or payload[:1] != _CONFIRM or len(payload) <= 58 or payload[33:34] not in _CHANNEL_OF:
+            return None
+        channel, expires_at = _CHANNEL_OF[payload[33:34]], _moment(payload[50:58])
+        who = UUID(bytes=payload[1:17]), UUID(bytes=payload[17:33])
+        link = ConfirmLink(*who, channel, payload[34:50], payload[58:].decode(), expires_at)
         return link if now < link.expires_at else None
 
     def unsubscribe_mailto(self, recipient: UUID, topic_key: str) -> str | None:

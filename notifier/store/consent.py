@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from notifier.domain.consent import ConsentEvent
+from notifier.domain.consent import ConsentEvent, fold
+from notifier.domain.consent import state_at as state_of
 from notifier.store.database import Connection, Row, rows
 
 
@@ -143,6 +144,56 @@ async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
 async def lines_of(c: Connection, numbers: Sequence[int]) -> list[Row]:
     """These lines of the ledger with their evidence, oldest number first."""
     return await rows(c, "SELECT * FROM consent_events WHERE number = ANY(%s) ORDER BY number", (list(numbers),))
+
+
+Said: TypeAlias = tuple[UUID, str, str, bool, datetime | None, datetime | None]
+"""Recipient, scope, channel, whether it was a yes, when it occurred, when it ends: what makes two lines the same."""
+
+
+async def said_before(c: Connection, recipients: Collection[UUID]) -> frozenset[Said]:
+    """Everything that imports have recorded of these people, so that a list that comes again writes nothing."""
+    found = await rows(
+        c,
+        "SELECT recipient_id, scope, channel, granted, occurred_at, expires_at FROM consent_events"
+        " WHERE recipient_id = ANY(%s) AND source = 'import'",
+        (list(recipients),),
+    )
+    return frozenset(tuple(row.values()) for row in found)
+
+
+async def state_at(
+    c: Connection, recipient: UUID, moment: datetime, known_at: datetime | None = None
+) -> tuple[ConsentEvent, ...]:
+    """A person's consent as it stood at `moment`, by when things occurred: all that `judge` needs to say it again.
+
+    With `known_at`, as far as it had been written down by then: what we could have known.
+    """
+    found = await rows(
+        c,
+        "SELECT number, scope, channel, granted, occurred_at, expires_at FROM consent_events"
+        " WHERE recipient_id = %s AND occurred_at <= %s AND recorded_at <= coalesce(%s::timestamptz, 'infinity')",
+        (recipient, moment, known_at),
+    )
+    return state_of((ConsentEvent(**row) for row in found), moment)
+
+
+async def people_after(c: Connection, after: UUID | None, limit: int) -> list[UUID]:
+    """The next people by id, so that all of them are walked through in batches."""
+    query = "SELECT id FROM recipients WHERE %s::uuid IS NULL OR id > %s ORDER BY id LIMIT %s"
+    return [row["id"] for row in await rows(c, query, (after, after, limit))]
+
+
+async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
+    """Those whose projection is not the fold of their ledger. The recipients are locked."""
+    lines: dict[UUID, list[ConsentEvent]] = defaultdict(list)
+    query = (
+        "SELECT recipient_id, number, scope, channel, granted, occurred_at, expires_at FROM consent_events"
+        " WHERE recipient_id = ANY(%s)"
+    )
+    for row in await rows(c, query, (list(recipients),)):
+        lines[row.pop("recipient_id")].append(ConsentEvent(**row))
+    kept = await events_of(c, recipients)
+    return [person for person in recipients if set(kept.get(person, ())) != set(fold(lines.get(person, ())))]
 
 
 async def rebuild(c: Connection, recipients: Sequence[UUID]) -> None:

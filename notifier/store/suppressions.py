@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from notifier.domain.consent import Suppression, SuppressionReason
+from notifier.domain.messages import Category
 from notifier.domain.recipients import HashedAddress
 from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import Channel
@@ -22,13 +23,20 @@ class NewSuppression:
     address: HashedAddress
     reason: SuppressionReason
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    only: Category | None = None  #: for `manual`: the one category that it stops
+
+    @property
+    def blocks(self) -> str:
+        """What it stops, as the row says it."""
+        stops_all = all(Suppression(0, self.reason, self.only).blocks(category) for category in Category)
+        return "all" if stops_all else str(Category.MARKETING)
 
 
 async def in_force(c: Connection, addresses: Collection[tuple[Channel, bytes]]) -> dict[bytes, list[Suppression]]:
     """What stands against each of these addresses now, by hash, oldest first; an unsuppressed one has no entry."""
     found = await rows(
         c,
-        """SELECT s.address_hash, s.number, s.reason
+        """SELECT s.address_hash, s.number, s.reason, s.blocks
            FROM suppressions s
            JOIN unnest(%s::text[], %s::bytea[]) AS asked (channel, address_hash) USING (address_hash, channel)
            WHERE s.lifted_at IS NULL
@@ -37,7 +45,8 @@ async def in_force(c: Connection, addresses: Collection[tuple[Channel, bytes]]) 
     )
     standing: dict[bytes, list[Suppression]] = {}
     for row in found:
-        suppression = Suppression(row["number"], SuppressionReason(row["reason"]))
+        only = None if row["blocks"] == "all" else Category(row["blocks"])
+        suppression = Suppression(row["number"], SuppressionReason(row["reason"]), only)
         standing.setdefault(row["address_hash"], []).append(suppression)
     return standing
 
@@ -49,10 +58,10 @@ async def add(c: Connection, new: Sequence[NewSuppression]) -> list[int]:
     """
     created = await rows(
         c,
-        """INSERT INTO suppressions (channel, address_hash, hash_key, reason, evidence)
+        """INSERT INTO suppressions (channel, address_hash, hash_key, reason, evidence, blocks)
            SELECT DISTINCT ON (address_hash, channel, reason) *
-           FROM unnest(%s::text[], %s::bytea[], %s::text[], %s::text[], %s::jsonb[])
-                AS new (channel, address_hash, hash_key, reason, evidence)
+           FROM unnest(%s::text[], %s::bytea[], %s::text[], %s::text[], %s::jsonb[], %s::text[])
+                AS new (channel, address_hash, hash_key, reason, evidence, blocks)
            ORDER BY address_hash, channel, reason
            ON CONFLICT (address_hash, channel, reason) WHERE lifted_at IS NULL DO NOTHING
            RETURNING number""",
@@ -62,6 +71,7 @@ async def add(c: Connection, new: Sequence[NewSuppression]) -> list[int]:
             [one.address.key for one in new],
             [str(one.reason) for one in new],
             [Jsonb(dict(one.evidence)) for one in new],
+            [one.blocks for one in new],
         ),
     )
     return [row["number"] for row in created]
@@ -81,6 +91,44 @@ async def lift(
         (why, *_columns(set(addresses)), str(reason)),
     )
     return sorted(row["number"] for row in lifted)
+
+
+async def lift_one(c: Connection, number: int, why: str) -> bool:
+    """End this one; False when it stands no longer. `why` stays on the row."""
+    query = (
+        "UPDATE suppressions SET lifted_at = clock_timestamp(), lifted_why = %s"
+        " WHERE number = %s AND lifted_at IS NULL RETURNING 1"
+    )
+    return bool(await rows(c, query, (why, number)))
+
+
+async def find(c: Connection, number: int) -> Row | None:
+    """One of them, lifted or not."""
+    found = await rows(c, "SELECT * FROM suppressions WHERE number = %s", (number,))
+    return found[0] if found else None
+
+
+_PAGE = """
+SELECT number, channel, reason, blocks, evidence, created_at, lifted_at, lifted_why FROM suppressions
+WHERE number < coalesce(%(before)s, 9223372036854775807)
+  AND (%(channel)s::text IS NULL OR channel = %(channel)s) AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(lifted)s OR lifted_at IS NULL)
+ORDER BY number DESC LIMIT %(limit)s
+"""
+
+
+async def page(
+    c: Connection,
+    *,
+    before: int | None,
+    limit: int,
+    channel: Channel | None = None,
+    reason: SuppressionReason | None = None,
+    lifted: bool = False,
+) -> list[Row]:
+    """The newest of them, without their hashes: those with a smaller number than `before`, at most `limit`."""
+    asked = {"before": before, "limit": limit, "channel": channel, "reason": reason, "lifted": lifted}
+    return await rows(c, _PAGE, asked)
 
 
 async def history(c: Connection, channel: Channel, hashes: Collection[bytes]) -> list[Row]:

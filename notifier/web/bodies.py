@@ -9,7 +9,7 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -202,11 +202,23 @@ class GrantBody(Body):
     evidence: Plain = Field({}, description="What proves it: the form, its wording, where and by whom.")
 
 
+class WithdrawalBody(Body):
+    """A no that a person said elsewhere, with when and how."""
+
+    scope: Annotated[Line, Field(min_length=1, max_length=106)] = Field(
+        description="`topic:<key>`, `marketing` or `all`."
+    )
+    channel: Literal["email", "sms", "push", "any"] = "any"
+    withdrawn_at: Moment
+    evidence: Plain = Field({}, description="What proves it.")
+
+
 class ImportLine(RecipientBody):
     """One line of an import."""
 
     id: ExternalId | None = None
     grants: Annotated[Sequence[GrantBody], Field(max_length=100)] = ()
+    withdrawals: Annotated[Sequence[WithdrawalBody], Field(max_length=100)] = ()
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -336,6 +348,7 @@ class ImportAnswer(BaseModel):
     lines: int = Field(description="Lines read, without the header and empty ones.")
     stored: int = Field(description="Lines of which the recipient is kept.")
     created: int = Field(description="Recipients that were new.")
-    grants: int = Field(description="Grants recorded.")
+    grants: int = Field(description="Grants recorded; one that an earlier import has recorded is not counted again.")
+    withdrawals: int = Field(description="Withdrawals recorded; the same.")
     problems: list[ImportProblem]
     problems_left_out: int = Field(description="Further problems, when there are too many to list.")

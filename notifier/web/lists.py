@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from notifier.domain.consent import ALL, MARKETING
 from notifier.errors import InvalidInput, Problem
 from notifier.web.bodies import ImportLine
 from notifier.web.problems import explain
@@ -21,7 +22,7 @@ from notifier.web.problems import explain
 MAX_LINE = 64 * 1024
 BOM = b"\xef\xbb\xbf"
 
-COLUMNS = ("id", "email", "phone", "locale", "timezone", "grant", "granted_at")
+COLUMNS = ("id", "email", "phone", "locale", "timezone", "grant", "granted_at", "withdrawn", "withdrawn_at")
 PREFIXES = ("attributes.", "evidence.")
 
 
@@ -164,19 +165,34 @@ def _cells(line: bytes) -> list[str] | None:
 
 
 def _nested(cells: Mapping[str, str]) -> dict[str, Any]:
-    """Cells as the JSON form has them: `attributes.plan`, and `grant` as topic keys such as `news product-news/sms`."""
+    """Cells as the JSON form has them: `attributes.plan`, and `grant` as topic keys such as `news product-news/sms`.
+
+    `withdrawn` is written like `grant`, and may name `marketing` and `all`, too.
+    """
     line: dict[str, Any] = {name: cell for name, cell in cells.items() if name in COLUMNS[:5]}
     if attributes := _below(cells, "attributes."):
         line["attributes"] = attributes
     grants = [grant.partition("/") for grant in cells.get("grant", "").split()]
+    evidence = _below(cells, "evidence.")
     if grants:
         shared = {"granted_at": cells["granted_at"]} if "granted_at" in cells else {}
-        evidence = _below(cells, "evidence.")
         line["grants"] = [
             {"topic": topic, "evidence": evidence, **shared, **({"channel": channel} if channel else {})}
             for topic, _, channel in grants
         ]
+    withdrawn = [no.partition("/") for no in cells.get("withdrawn", "").split()]
+    if withdrawn:
+        shared = {"withdrawn_at": cells["withdrawn_at"]} if "withdrawn_at" in cells else {}
+        line["withdrawals"] = [
+            {"scope": _scope(what), "evidence": evidence, **shared, **({"channel": channel} if channel else {})}
+            for what, _, channel in withdrawn
+        ]
     return line
+
+
+def _scope(word: str) -> str:
+    """A topic's key, unless it is the word for something wider."""
+    return word if word in (MARKETING, ALL) else f"topic:{word}"
 
 
 def _below(cells: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
 
-from notifier.errors import Conflict, Forbidden, InvalidInput, NotFound, NotifierError, Problem
+from notifier.errors import Conflict, Forbidden, InvalidInput, NotFound, NotifierError, Problem, TooSoon
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5  #: seconds
@@ -45,6 +46,7 @@ class Kinds(Enum):
     TOO_LARGE = Kind("too-large", 413, "The body is too large.")
     UNSUPPORTED = Kind("unsupported-media-type", 415, "The body is of another type than this address takes.")
     INVALID_INPUT = Kind("invalid-input", 422, "Something in the request is not right; nothing of it was accepted.")
+    TOO_SOON = Kind("too-soon", 429, "This was done often enough for now; nothing was done.")
     INTERNAL = Kind("internal", 500, "Something broke on our side.")
     UNAVAILABLE = Kind("unavailable", 503, "The database cannot be reached; try again.")
 
@@ -85,6 +87,9 @@ async def on_error(_request: Request, error: Exception) -> Response:
             return answer(Kinds.NOT_FOUND, str(error), error.problems)
         case Forbidden():
             return answer(Kinds.FORBIDDEN, str(error), error.problems)
+        case TooSoon():
+            seconds = str(math.ceil(error.wait.total_seconds()))
+            return answer(Kinds.TOO_SOON, str(error), headers={"Retry-After": seconds})
         case RequestValidationError():
             return answer(Kinds.INVALID_INPUT, "See `errors`.", [explain(one) for one in error.errors()])
         case Refused():

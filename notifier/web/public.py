@@ -7,11 +7,9 @@ people see them. A POST acts on its URL alone, whatever its body, and says "done
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
 
 import psycopg
 import structlog
@@ -30,26 +28,34 @@ from notifier.dispatch.opt_out import (
     Sight,
     Way,
 )
-from notifier.domain.tokens import ManageLink, PageLink
+from notifier.domain.tokens import ManageLink, OptOutLink, PageLink
 from notifier.rendering.locales import pick
+from notifier.web.confirming import confirmation_pages
 from notifier.web.hooks import sandbox_hook
 from notifier.web.mail_hooks import mail_hooks
-from notifier.web.pages import Brand, Pages, Words, accepted_languages
+from notifier.web.pages import Pages, Words
+from notifier.web.pages.brand import brand_of
+from notifier.web.preferences import FIELDS, Beside, PreferenceDesk
+from notifier.web.visitor import languages, read_form, traces
 
 log = structlog.get_logger(__name__)
 
 ALLOW = "GET, HEAD, POST, OPTIONS"
 RETRY_AFTER = 120  #: seconds
+OWN = {"scope", "undo", "language", *FIELDS}  #: the fields of our own forms: what is posted again after a failure
 LOOK_TIMEOUT = 3.0  #: seconds that a page waits for the database before it is shown without details
-MOST_READ = 16 * 1024  #: bytes of a body: our own forms are smaller, and of others nothing needs to be read
-FORM = "application/x-www-form-urlencoded"
 
 
 def public_router(app: App) -> APIRouter:
     """Every route that needs no key: a token in the URL or a signature is the proof. No redirect, ever (RFC 8058)."""
     settings = app.settings
-    desk = Desk(app.opt_out, Pages(Brand(settings.sender_name, settings.postal_address)), settings.default_locale)
+    pages = Pages(brand_of(settings))
+    preferences = PreferenceDesk(
+        app.preferences, app.fresh_links, pages, settings.default_locale, settings.default_timezone
+    )
+    desk = Desk(app.opt_out, preferences, pages, settings.default_locale)
     router = APIRouter(include_in_schema=False)
+    router.include_router(confirmation_pages(app.confirm, pages, settings.default_locale))
     for path in ("/u/{token}", "/u/{token}/"):
         router.add_api_route(path, desk.show, methods=["GET", "HEAD"])
         router.add_api_route(path, desk.act, methods=["POST"])
@@ -74,36 +80,59 @@ class Desk:
     """Where people say no."""
 
     opt_out: OptOut
+    preferences: PreferenceDesk  #: behind a manage link
     pages: Pages
     default_locale: str
 
     async def show(self, request: Request, token: str) -> Response:
         """The page that asks."""
         link = self.opt_out.read(token)
+        match link:
+            case None:
+                return self._invalid(request)
+            case ManageLink():
+                return await self._show_preferences(request, link)
+            case OptOutLink():
+                return await self._ask(request, link)
+
+    async def act(self, request: Request, token: str) -> Response:
+        """The button, the undo, a mail client's one click, or what else a page of ours asks for."""
+        pairs = await read_form(request)
+        fields = dict(pairs)
+        link = self.opt_out.read(token)
         if link is None:
             return self._invalid(request)
+        try:
+            if asked := PreferenceDesk.asked(link, fields):
+                return await self.preferences.act(request, link, asked, pairs) or self._invalid(request)
+            if isinstance(link, ManageLink) and not fields.keys() & {"scope", "undo"}:
+                return await self._show_preferences(request, link)  # nobody's one-click: no List-Unsubscribe names it
+            answer = await self._answer(request, link, fields)
+        except psycopg.Error as error:
+            log.error("opt_out.not_saved", error=type(error).__name__)
+            return self._unavailable(request, link, pairs)
+        return self._invalid(request) if answer is None else self._said(request, link, answer)
+
+    async def _ask(self, request: Request, link: OptOutLink) -> Response:
         sight = await self._look(link)
         if sight is None:
             return self._invalid(request)
         if not sight.choices:
-            return self._page(request, 200, "notice", sight, part="mandatory", again=None)
+            return self._page(request, 200, "notice", sight, part="mandatory")
         choices = [choice for choice in sight.choices if not (sight.refused and choice is Choice.TOPIC)]
-        return self._page(request, 200, "ask", sight, part="ask", choices=choices)
+        words = self._words(request, sight)
+        more = await self.preferences.beside(link, words) if sight.known else Beside()
+        return self._page(request, 200, "ask", sight, part="ask", choices=choices, beside=more)
 
-    async def act(self, request: Request, token: str) -> Response:
-        """The button, the undo, or a mail client's one click."""
-        fields = await _fields(request)
-        link = self.opt_out.read(token)
-        if link is None:
-            return self._invalid(request)
-        if isinstance(link, ManageLink) and not fields.keys() & {"scope", "undo"}:
-            return await self.show(request, token)  # no List-Unsubscribe names it, so this is no one-click
+    async def _show_preferences(self, request: Request, link: ManageLink) -> Response:
+        """Without the database: what can be refused altogether, as that page needs to know nothing."""
         try:
-            answer = await self._answer(request, link, fields)
-        except psycopg.Error as error:
-            log.error("opt_out.not_saved", error=type(error).__name__)
-            return self._unavailable(request, link, fields)
-        return self._invalid(request) if answer is None else self._said(request, answer)
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                return await self.preferences.show(request, link) or self._invalid(request)
+        except (psycopg.Error, TimeoutError) as error:
+            log.warning("opt_out.shown_without_details", error=type(error).__name__)
+        sight = self.opt_out.guess(link)
+        return self._page(request, 200, "ask", sight, part="ask", choices=sight.choices, beside=Beside())
 
     async def _look(self, link: PageLink) -> Sight | None:
         """Details help, but whoever wants to leave must find the button while the database is away, too."""
@@ -121,44 +150,49 @@ class Desk:
             choice = _choice(fields["scope"])
             return await self.opt_out(link, choice, Way.PAGE, self._evidence(request, fields, "ask.button"))
         evidence = {"wording": "List-Unsubscribe=One-Click", "wording_version": "RFC 8058"}
-        return await self.opt_out(link, None, Way.ONE_CLICK, {**evidence, **_traces(request)})
+        return await self.opt_out(link, None, Way.ONE_CLICK, {**evidence, **traces(request)})
 
     def _evidence(self, request: Request, fields: Mapping[str, str], button: str) -> dict[str, str]:
         """What was read before the button was pressed, as exactly as the wording can be found again."""
-        words = self.pages.words([fields.get("language", ""), *_languages(request), self.default_locale])
+        words = self.pages.words([fields.get("language", ""), *languages(request), self.default_locale])
         wording = {"wording": words.sentences[button], "wording_version": f"{words.language}:{words.version}"}
-        return {**wording, **_traces(request)}
+        return {**wording, **traces(request)}
 
-    def _said(self, request: Request, answer: Answer) -> Response:
+    def _said(self, request: Request, link: PageLink, answer: Answer) -> Response:
+        back = isinstance(link, ManageLink)
         match answer:
             case Refused(sight=sight, scope=scope, undo=undo):
                 choice = "topic" if scope.startswith("topic:") else scope
-                return self._page(request, 200, "done", sight, part="done", choice=choice, undo=undo)
+                return self._page(request, 200, "done", sight, part="done", choice=choice, undo=undo, back=back)
             case NotRefusable(sight=sight):
-                return self._page(request, 409, "notice", sight, part="mandatory", again=None)
+                return self._page(request, 409, "notice", sight, part="mandatory")
             case Restored(sight=sight):
-                return self._page(request, 200, "notice", sight, part="restored", again=None)
+                return self._page(request, 200, "notice", sight, part="restored", back=back)
             case NotRestored(sight=sight):
-                return self._page(request, 409, "notice", sight, part="not_restored", again=None)
+                return self._page(request, 409, "notice", sight, part="not_restored", back=back)
 
     def _invalid(self, request: Request) -> Response:
         """The same for everything that is not a link of ours, and for links of people we do not know: no oracle."""
-        return self._page(request, 404, "notice", None, part="invalid", again=None)
+        return self._page(request, 404, "notice", None, part="invalid")
 
-    def _unavailable(self, request: Request, link: PageLink, fields: Mapping[str, str]) -> Response:
-        again = {name: fields[name] for name in ("scope", "undo", "language") if name in fields}
+    def _unavailable(self, request: Request, link: PageLink, pairs: Sequence[tuple[str, str]]) -> Response:
+        again = [pair for pair in pairs if pair[0] in OWN]
         sight = self.opt_out.guess(link)
         response = self._page(request, 503, "notice", sight, part="unavailable", again=again)
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
 
-    def _page(self, request: Request, status: int, page: str, sight: Sight | None, **values: Any) -> Response:
+    def _words(self, request: Request, sight: Sight | None) -> Words:
         known = [sight.locale] if sight and sight.locale else []
-        words = self.pages.words([*known, *_languages(request), self.default_locale])
+        return self.pages.words([*known, *languages(request), self.default_locale])
+
+    def _page(self, request: Request, status: int, page: str, sight: Sight | None, **values: Any) -> Response:
+        words = self._words(request, sight)
         topic = sight.topic if sight else None
         name = self._say(topic.names, words) or topic.key if topic else ""
         about = self._say(topic.descriptions, words) if topic else ""
-        html = self.pages.render(page, words, sight=sight, topic=name, about=about, **values)
+        shown = {"again": None, "back": False} | values
+        html = self.pages.render(page, words, sight=sight, topic=name, about=about, **shown)
         return HTMLResponse(html, status, headers={**self.pages.headers, "Content-Language": words.language})
 
     def _say(self, by_locale: Mapping[str, str], words: Words) -> str:
@@ -166,39 +200,5 @@ class Desk:
         return pick(by_locale, words.language, self.default_locale) or next(iter(by_locale.values()), "")
 
 
-async def _fields(request: Request) -> dict[str, str]:
-    """The fields of our own forms. Everything else, of whatever type and size, is a one-click."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_READ:
-            return {}
-    if not request.headers.get("content-type", "").lower().startswith(FORM):
-        return {}
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=None))
-
-
 def _choice(text: str) -> Choice | None:
     return Choice(text) if text in set(Choice) else None
-
-
-def _languages(request: Request) -> list[str]:
-    return accepted_languages(request.headers.get("accept-language", ""))
-
-
-def _traces(request: Request) -> dict[str, str]:
-    """As much of who asked as proves something, and no more: the network, not the device."""
-    traces = {}
-    if request.client and (network := _network(request.client.host)):
-        traces["ip"] = network
-    if agent := request.headers.get("user-agent", "").replace("\0", "")[:200]:
-        traces["user_agent"] = agent
-    return traces
-
-
-def _network(host: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))

@@ -13,8 +13,12 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from notifier.app import App
-from notifier.dispatch.register import Grant, Line, LineProblem
+from notifier.dispatch.register import Grant, Line, LineProblem, No
 from notifier.domain.access import Caller, Scope
+from notifier.domain.basis import Basis, Unfounded, end_of
+from notifier.domain.basis import read as read_basis
+from notifier.domain.consent import ANY
+from notifier.domain.standing import scopes
 from notifier.errors import NotFound, Problem
 from notifier.store import recipients as store
 from notifier.web.bodies import (
@@ -25,6 +29,7 @@ from notifier.web.bodies import (
     ImportProblem,
     RecipientAnswer,
     RecipientBody,
+    WithdrawalBody,
 )
 from notifier.web.guard import Guarded, needs, refuse_depth
 from notifier.web.lists import Bad, Table, cut, read_json
@@ -98,8 +103,8 @@ _IMPORT["openapi_extra"]["requestBody"] = {"required": True, "content": _EXAMPLE
 async def import_list(request: Request) -> ImportAnswer:
     """Keep a list of recipients, CSV or NDJSON, up to 50 MB, streamed. Bad lines are reported, good ones are kept.
 
-    Lines may carry consent given elsewhere (`grant`), which needs the scope `preferences` too. A grant for a suppressed
-    address is reported and not recorded.
+    Lines may carry what people said elsewhere (`grant`, `withdrawn`), which needs the scope `preferences` too. Each
+    takes its place in time. A grant for a suppressed address is reported and not recorded.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in CSV + NDJSON:
@@ -133,7 +138,8 @@ class _Import:
         """Read and store a batch. Reading is work for the processor, so it leaves the event loop alone."""
         good = await asyncio.to_thread(self._read, lines, read)
         imported = await self.app.register.lines(good)
-        self.counts.update(lines=len(lines), stored=imported.stored, created=imported.created, grants=imported.grants)
+        self.counts.update(lines=len(lines), stored=imported.stored, created=imported.created)
+        self.counts.update(grants=imported.grants, withdrawals=imported.withdrawals)
         self.problems += imported.problems
 
     def answer(self) -> ImportAnswer:
@@ -143,6 +149,7 @@ class _Import:
             stored=self.counts["stored"],
             created=self.counts["created"],
             grants=self.counts["grants"],
+            withdrawals=self.counts["withdrawals"],
             problems=[
                 ImportProblem(line=one.line, pointer=one.pointer, detail=one.detail) for one in listed[:MAX_PROBLEMS]
             ],
@@ -174,7 +181,8 @@ class _Import:
         reader = Reader(self.app, self.caller)
         given = reader.given(form, "", form.id)
         grants = [self._grant(grant, f"/grants/{position}", reader) for position, grant in enumerate(form.grants)]
-        return reader.problems or Line(number, given, grants)
+        noes = [self._no(no, f"/withdrawals/{position}", reader) for position, no in enumerate(form.withdrawals)]
+        return reader.problems or Line(number, given, grants, noes)
 
     def _grant(self, grant: GrantBody, pointer: str, reader: Reader) -> Grant:
         topic = self.app.templates.topics.get(grant.topic)
@@ -188,4 +196,32 @@ class _Import:
             reader.problems.append(Problem(f"{pointer}/channel", "the topic has no such channel; leave it out"))
         if grant.granted_at > datetime.now(UTC):
             reader.problems.append(Problem(f"{pointer}/granted_at", "lies in the future; say when they agreed"))
-        return Grant(grant.topic, grant.channel, grant.granted_at, grant.evidence, grant.expires_at)
+        basis, ends = _basis(grant, pointer, reader)
+        return Grant(grant.topic, grant.channel, grant.granted_at, grant.evidence, ends, basis)
+
+    def _no(self, no: WithdrawalBody, pointer: str, reader: Reader) -> No:
+        channels = scopes(self.app.templates.topics).get(no.scope)
+        if Scope.PREFERENCES not in self.caller.scopes:
+            reader.problems.append(Problem(pointer, "needs a key with the scope `preferences`, too"))
+        elif channels is None:
+            detail = "must be `marketing`, `all`, or `topic:` with the key of a topic that is not mandatory"
+            reader.problems.append(Problem(f"{pointer}/scope", detail))
+        elif no.channel != ANY and no.channel not in channels:
+            reader.problems.append(Problem(f"{pointer}/channel", "the scope has no such channel; leave it out"))
+        if no.withdrawn_at > datetime.now(UTC):
+            reader.problems.append(Problem(f"{pointer}/withdrawn_at", "lies in the future; say when they said it"))
+        return No(no.scope, no.channel, no.withdrawn_at, no.evidence)
+
+
+def _basis(grant: GrantBody, pointer: str, reader: Reader) -> tuple[Basis, datetime | None]:
+    """On what ground a grant stands, which its evidence may name, and when it ends by it."""
+    basis = Basis.EXPRESS
+    try:
+        basis = read_basis(grant.evidence["basis"] or "") if "basis" in grant.evidence else basis
+    except Unfounded as error:
+        reader.problems.append(Problem(f"{pointer}/evidence/basis", str(error)))
+    try:
+        return basis, end_of(basis, grant.granted_at, grant.expires_at)
+    except Unfounded as error:
+        reader.problems.append(Problem(f"{pointer}/expires_at", str(error)))
+        return basis, None

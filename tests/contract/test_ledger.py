@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from notifier.domain.consent import ConsentEvent, fold
+from notifier.domain.consent import ConsentEvent, fold, state_at
 from notifier.store import consent, recipients
 from notifier.store.consent import NewEvent
 from notifier.store.database import rows
@@ -65,6 +65,34 @@ async def test_the_projection_is_the_fold_of_the_ledger_and_can_be_rebuilt(world
     await world.execute("UPDATE consents SET granted = NOT granted")
     await world.database.transact(lambda c: consent.rebuild(c, people))
     assert [await projection(world, person) for person in people] == kept
+
+
+@pytest.mark.parametrize("seed", range(12, 20))
+async def test_the_past_is_the_fold_of_what_had_occurred_and_had_been_written_down(world, seed):
+    chance = random.Random(seed)
+    [person] = await world.people(1)
+    moments = []
+    for _ in range(4):
+        events = random_events(person, chance, 4)
+        await world.database.transact(lambda c, events=events: consent.record(c, events))
+        moments.append(datetime.now(UTC))
+    async with world.database.connection() as c:
+        lines = await consent.ledger_of(c, person)
+        for at in [*moments, *(moments[0] - timedelta(days=days) for days in range(4))]:
+            for known in (None, *moments):
+                numbers = {line["number"] for line in lines if known is None or line["recorded_at"] <= known}
+                events = [event for event in await ledger(world, person) if event.number in numbers]
+                assert await consent.state_at(c, person, at, known) == state_at(events, at)
+
+
+async def test_only_those_whose_projection_was_tampered_with_are_wrong(world):
+    people = await world.people(4)
+    await world.withdraw(people, "topic:a")
+    async with world.database.connection() as c:
+        assert await consent.wrong_projections(c, people) == []
+        await world.execute("UPDATE consents SET expires_at = now() WHERE recipient_id = %s", people[1])
+        await world.execute("DELETE FROM consents WHERE recipient_id = %s", people[2])
+        assert await consent.wrong_projections(c, people) == people[1:3]
 
 
 async def test_numbers_come_back_in_the_order_of_the_events(world):

@@ -364,3 +364,119 @@ async def test_who_may_write_recipients_may_not_write_their_consent(api: Api) ->
     answer = await import_lines(api, {"id": "ann", "grants": [GRANT]}, {"id": "bob"})
     assert (answer["stored"], answer["grants"]) == (1, 0)
     assert "preferences" in answer["problems"][0]["detail"]
+
+
+NO = {"scope": "topic:newsletter", "withdrawn_at": (AGO + timedelta(days=1)).isoformat(), "evidence": {"form": "old"}}
+
+
+async def allowed(api: Api, who: str = "ann", topic: str = "newsletter", channel: str = "email") -> bool:
+    seen = (await api.client.get(f"/v1/recipients/{who}/preferences")).json()["preferences"]
+    return next(one["allowed"] for one in seen if (one["topic"], one["channel"]) == (topic, channel))
+
+
+async def test_a_history_of_yes_and_no_is_kept_in_the_order_of_its_times(api: Api) -> None:
+    later = {"topic": "newsletter", "granted_at": (AGO + timedelta(days=2)).isoformat()}
+    answer = await import_lines(
+        api,
+        {"id": "ann", "withdrawals": [NO], "grants": [GRANT]},
+        {"id": "bob", "withdrawals": [NO], "grants": [later, GRANT]},
+    )
+    assert (answer["grants"], answer["withdrawals"], answer["problems"]) == (3, 2, [])
+    events = await api.rows("SELECT occurred_at, granted, evidence, source FROM consent_events ORDER BY number")
+    assert [one["occurred_at"] for one in events] == sorted(one["occurred_at"] for one in events)
+    assert {one["source"] for one in events} == {"import"}
+    assert next(one["evidence"] for one in events if not one["granted"]) == {"form": "old"}
+    assert (await allowed(api, "ann"), await allowed(api, "bob")) == (False, True)
+
+
+async def test_a_table_may_carry_what_was_withdrawn(api: Api) -> None:
+    answer = await import_csv(
+        api,
+        "id,grant,granted_at,withdrawn,withdrawn_at,evidence.form\n"
+        "ann,newsletter,2025-11-03T10:00:00Z,newsletter all/sms marketing,2025-11-04T10:00:00Z,centre\n"
+        "bob,,,product-news/email,2025-11-04T10:00:00Z,\n"
+        "cid,,,,,\n",
+    )
+    assert (answer.json()["grants"], answer.json()["withdrawals"]) == (1, 4)
+    said = await api.rows("SELECT scope, channel, evidence FROM consent_events WHERE NOT granted ORDER BY number")
+    assert [(one["scope"], one["channel"]) for one in said] == [
+        ("topic:newsletter", "any"),
+        ("all", "sms"),
+        ("marketing", "any"),
+        ("topic:product-news", "email"),
+    ]
+    assert said[0]["evidence"] == {"form": "centre"}
+    assert not await allowed(api, "ann")
+
+
+async def test_a_history_that_comes_again_writes_nothing(api: Api) -> None:
+    line = {"id": "ann", "withdrawals": [NO, NO], "grants": [GRANT]}
+    first, again = [await import_lines(api, line) for _ in range(2)]
+    assert (first["grants"], first["withdrawals"]) == (1, 1)
+    assert (again["stored"], again["grants"], again["withdrawals"]) == (1, 0, 0)
+    assert await api.count("consent_events") == 2
+
+
+async def test_an_imported_no_stops_what_is_queued(api: Api) -> None:
+    await api.put("ann", email="ann@example.test")
+    sent = await api.send(template="order-shipped", recipient={"id": "ann"}, data=await sample_of(api, "order-shipped"))
+    assert sent.status_code == 202
+    [message] = sent.json()["messages"]
+    await import_lines(api, {"id": "ann", "withdrawals": [NO | {"scope": "all"}]})
+    state = (await api.client.get(f"/v1/messages/{message['id']}")).json()
+    assert (state["state"], state["reason"]) == ("cancelled", "withdrawn:all/any")
+
+
+async def test_a_suppressed_address_keeps_its_noes_and_gets_no_yes(api: Api) -> None:
+    hashed = api.app.hasher.current(EmailAddress("ann", "example.test"))
+    async with api.app.database.connection() as c:
+        await suppressions.add(c, [NewSuppression(Channel.EMAIL, hashed, SuppressionReason.COMPLAINT)])
+    line = {"id": "ann", "email": "ann@example.test", "withdrawals": [NO], "grants": [GRANT]}
+    answer = await import_lines(api, line)
+    assert (answer["grants"], answer["withdrawals"]) == (0, 1)
+
+
+async def test_an_implied_grant_ends_by_its_terms_and_overrules_no_no(api: Api) -> None:
+    bought = datetime.now(UTC) - timedelta(days=30)
+    implied = {"topic": "newsletter", "granted_at": bought.isoformat(), "evidence": {"basis": "implied_purchase"}}
+    answer = await import_lines(
+        api,
+        {"id": "ann", "grants": [implied]},
+        {"id": "bob", "withdrawals": [NO | {"scope": "marketing"}], "grants": [implied]},
+    )
+    assert (answer["grants"], answer["withdrawals"]) == (1, 1)
+    assert [(one["line"], one["pointer"]) for one in answer["problems"]] == [(2, "/grants/0")]
+    [line] = await api.rows("SELECT expires_at FROM consent_events WHERE granted")
+    assert line["expires_at"] > datetime.now(UTC) + timedelta(days=650)
+    assert (await allowed(api, "ann"), await allowed(api, "bob")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "pointer"),
+    [
+        ("withdrawals", {"scope": "topic:no-such"}, "/withdrawals/0/scope"),
+        ("withdrawals", {"scope": "topic:security"}, "/withdrawals/0/scope"),
+        ("withdrawals", {"scope": "newsletter"}, "/withdrawals/0/scope"),
+        ("withdrawals", {"channel": "sms"}, "/withdrawals/0/channel"),
+        ("withdrawals", {"withdrawn_at": "2999-11-03T10:00:00Z"}, "/withdrawals/0/withdrawn_at"),
+        ("withdrawals", {"withdrawn_at": "2025-11-03"}, "/withdrawals/0/withdrawn_at"),
+        ("grants", {"evidence": {"basis": "hearsay"}}, "/grants/0/evidence/basis"),
+        ("grants", {"evidence": {"basis": None}}, "/grants/0/evidence/basis"),
+        (
+            "grants",
+            {"evidence": {"basis": "implied_inquiry"}, "expires_at": "2999-01-01T00:00:00Z"},
+            "/grants/0/expires_at",
+        ),
+    ],
+)
+async def test_what_was_said_without_proof_or_sense_makes_a_bad_line(api: Api, part, change, pointer) -> None:
+    given = {"withdrawals": [NO | change]} if part == "withdrawals" else {"grants": [GRANT | change]}
+    answer = await import_lines(api, {"id": "ann", **given})
+    assert [one["pointer"] for one in answer["problems"]] == [pointer]
+    assert await api.count("recipients") == await api.count("consent_events") == 0
+
+
+async def sample_of(api: Api, key: str) -> dict:
+    template = api.app.templates.find(key)
+    assert template is not None
+    return dict(template.sample)

@@ -220,6 +220,13 @@ def test_a_suppression_blocks_every_category_but_a_complaint_only_marketing(reas
         assert verdict.decision.numbers == (3,)
 
 
+@pytest.mark.parametrize("category", Category)
+def test_an_operator_may_block_one_category_alone(category):
+    block = Suppression(3, SuppressionReason.MANUAL, only=Category.MARKETING)
+    verdict = ask(Facts(suppressions=[block]), about=topic(category=category))
+    assert isinstance(verdict, Refusal) == (category is Category.MARKETING)
+
+
 def test_a_suppression_blocks_a_mandatory_topic_too():
     security = topic("security", Category.TRANSACTIONAL, mandatory=True)
     assert isinstance(ask(Facts(suppressions=[Suppression(1, SuppressionReason.HARD_BOUNCE)]), about=security), Refusal)

@@ -14,6 +14,7 @@ from notifier.dispatch.opt_out import Choice, Sight
 from notifier.domain.consent import Default, Topic
 from notifier.domain.messages import Category
 from notifier.web.pages import LOCALES, Brand, Pages, accepted_languages
+from notifier.web.preferences import Beside
 from notifier_channels.contract import Channel
 
 HOSTILE = [
@@ -65,10 +66,14 @@ def pages_with(text: str) -> list[str]:
     words = pages.words(["en"])
     given = {"sight": sight, "topic": text, "about": text}
     return [
-        pages.render("ask", words, part="ask", choices=list(Choice), **given),
-        pages.render("done", words, part="done", choice="topic", undo=text, **given),
-        pages.render("notice", words, part="mandatory", again=None, **given),
-        pages.render("notice", words, part="unavailable", again={"scope": text}, **given),
+        pages.render(
+            "ask", words, part="ask", choices=list(Choice), beside=Beside([words("done.topic", topic=text)]), **given
+        ),
+        pages.render("done", words, part="done", choice="topic", undo=text, back=True, **given),
+        pages.render("notice", words, part="mandatory", again=None, back=False, **given),
+        pages.render("notice", words, part="unavailable", again=[("scope", text)], back=False, **given),
+        pages.render("confirm", words, part="confirm", masked=text, **given),
+        pages.render("confirmed", words, part="confirmed", **given),
     ]
 
 
@@ -119,7 +124,15 @@ def test_every_language_says_everything_with_the_same_blanks(path):
 
 @pytest.mark.parametrize(
     ("wanted", "language"),
-    [(["de-AT"], "de"), (["DE_at"], "de"), (["fr", "de"], "de"), (["", "xx"], "en"), ([], "en"), (["ar-EG"], "ar")],
+    [
+        (["de-AT"], "de"),
+        (["DE_at"], "de"),
+        (["pt", "de"], "de"),
+        (["pt-BR", "fr-CA"], "fr"),
+        (["", "xx"], "en"),
+        ([], "en"),
+        (["ar-EG"], "ar"),
+    ],
 )
 def test_the_nearest_language_is_spoken(wanted, language):
     assert Pages(Brand("", "")).words(wanted).language == language

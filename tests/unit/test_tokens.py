@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from notifier.domain.tokens import LONGEST, Links, MailOptOut, ManageLink, OptOutLink, ReturnPath, UndoLink
+from notifier.domain.tokens import LONGEST, ConfirmLink, Links, MailOptOut, ManageLink, OptOutLink, ReturnPath, UndoLink
 from notifier.errors import NotConfigured
 from notifier_channels.contract import Channel
 
@@ -206,3 +206,81 @@ def test_a_reference_travels_in_a_header_and_is_that_of_the_return_path():
     assert made.return_path(UUID(int=7), 3) == f"{reference}@in.example"
     assert len(reference) <= 80  # Postmark's limit for a value of metadata
     assert links().reference_header(UUID(int=7), 3) is None
+
+
+# A confirmation -------------------------------------------------------------------------------------------------------
+
+SOON = NOW + timedelta(days=7)
+asks = st.builds(
+    ConfirmLink,
+    confirmation=ids,
+    recipient=ids,
+    channel=channels,
+    address_hash=st.binary(min_size=16, max_size=16),
+    topic=topics,
+    expires_at=st.just(SOON),
+)
+ASK = ConfirmLink(UUID(int=1), UUID(int=2), Channel.EMAIL, b"h" * 16, "newsletter", SOON)
+
+
+def ask_token(link: ConfirmLink, made: Links | None = None) -> str:
+    return (made or links()).confirm_url(link).rpartition("/c/")[2]
+
+
+@given(asks)
+def test_a_confirm_url_says_what_is_asked_for_seven_days(link):
+    token = ask_token(link)
+    assert set(token) <= set(BASE64 + ".")
+    assert len(token) < 300
+    assert links().read_confirm(token, NOW) == link
+    assert links().read_confirm(token, SOON - timedelta(seconds=1)) == link
+    assert links().read_confirm(token, SOON) is None
+
+
+def test_no_flipped_bit_of_a_confirm_token_is_accepted():
+    token = ask_token(ASK)
+    for bit in range(len(token) * 8):
+        flipped = bytearray(token.encode())
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert links().read_confirm(flipped.decode("latin-1"), NOW) is None, bit
+
+
+@given(asks, asks)
+def test_parts_of_two_confirm_tokens_do_not_make_a_third(one, other):
+    rotated = links({"b": b"b" * 32, "a": b"a" * 32})
+    first, second = ask_token(one, links({"a": b"a" * 32})).split("."), ask_token(other, rotated).split(".")
+    assume(first[2] != second[2])
+    for mask in range(1, 15):
+        mixed = [first[part] if mask >> part & 1 else second[part] for part in range(4)]
+        if mixed not in (first, second):
+            assert rotated.read_confirm(".".join(mixed), NOW) is None
+
+
+@given(asks, ids, topics)
+def test_a_confirm_token_confirms_and_nothing_else_does(link, message, topic):
+    made = links()
+    token = ask_token(link)
+    assert made.read_page(token, NOW) is None
+    assert made.read_undo(token, NOW) is None
+    assert made.read_report(token) is None
+    for other in (
+        token_of(made.unsubscribe_url(link.recipient, topic, link.channel, message)),
+        token_of(made.unsubscribe_url(link.recipient, "a-topic-with-a-long-key-" * 3, link.channel, message)),
+        token_of(made.preferences_url(link.recipient, NOW)),
+        made.undo_token(link.recipient, [1, 2, 3, 4, 5], NOW),
+    ):
+        assert made.read_confirm(other, NOW) is None
+
+
+@given(asks)
+def test_a_confirm_token_outlives_a_rotation_and_not_its_key(link):
+    token = ask_token(link, links({"a": b"a" * 32}))
+    assert links({"b": b"b" * 32, "a": b"a" * 32}).read_confirm(token, NOW) == link
+    assert links({"b": b"b" * 32}).read_confirm(token, NOW) is None
+    assert links({"a": b"b" * 32}).read_confirm(token, NOW) is None
+
+
+@given(st.text(max_size=200))
+def test_text_from_anywhere_confirms_nothing(text):
+    assert links().read_confirm(text, NOW) is None
+    assert links().read_confirm(f"v1.2026.{text}", NOW) is None

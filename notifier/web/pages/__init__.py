@@ -24,6 +24,8 @@ class Brand:
 
     name: str
     postal_address: str
+    logo: str | None = None  #: a data URI: nothing is fetched
+    style: str = ""  #: the colours of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,19 @@ class Pages:
     """Every page in every language."""
 
     def __init__(self, brand: Brand) -> None:
-        style = (HERE / "style.css").read_text(encoding="utf-8")
+        style = (HERE / "style.css").read_text(encoding="utf-8") + brand.style
         self._templates = Environment(
             loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
-        self._templates.globals = {"brand": brand, "style": Markup(style)}  # noqa: S704  # our own file
+        self._templates.globals = {"brand": brand, "style": Markup(style)}  # noqa: S704  # our own file, and colours that were parsed
         english = _flat(_table(LOCALES / f"{FALLBACK}.toml"), "")
         self._words = {path.stem.lower(): _read(path, english) for path in sorted(LOCALES.glob("*.toml"))}
-        self.headers = _headers(style)
+        self.headers = _headers(style, has_logo=brand.logo is not None)
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """What is spoken: the name that each language has for itself, by its tag."""
+        return {words.language: words.sentences["name"] for words in self._words.values()}
 
     def words(self, wanted: Iterable[str]) -> Words:
         """The catalogue of the first language that is there: `de-AT`, then `de`, then the next one wanted."""
@@ -102,10 +109,11 @@ def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, str]:
     return flat
 
 
-def _headers(style: str) -> dict[str, str]:
+def _headers(style: str, *, has_logo: bool) -> dict[str, str]:
     digest = b64encode(sha256(style.encode()).digest()).decode()
+    image = "img-src data:; " if has_logo else ""
     return {
-        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "
+        "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{digest}'; {image}form-action 'self'; "
         "frame-ancestors 'none'; base-uri 'none'",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",

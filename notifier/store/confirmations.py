@@ -1,0 +1,80 @@
+"""Who was asked to confirm what, how often, and what came of it. Written under the recipient's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from notifier.store.database import Connection, rows
+from notifier_channels.contract import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """One time that somebody was asked."""
+
+    id: UUID
+    recipient: UUID
+    topic: str
+    channel: Channel
+    address_hash: bytes = field(repr=False)
+    requested_at: datetime
+    expires_at: datetime
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    number: int | None = None  #: the ledger's line, once it is confirmed
+
+
+async def add(c: Connection, new: Confirmation) -> None:
+    """Remember that somebody is asked."""
+    await c.execute(
+        "INSERT INTO confirmations (id, recipient_id, topic, channel, address_hash, requested_at, expires_at, evidence)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            new.id,
+            new.recipient,
+            new.topic,
+            str(new.channel),
+            new.address_hash,
+            new.requested_at,
+            new.expires_at,
+            Jsonb(dict(new.evidence)),
+        ),
+    )
+
+
+async def find(c: Connection, id_: UUID) -> Confirmation | None:
+    """One of them."""
+    query = (
+        "SELECT id, recipient_id AS recipient, topic, channel, address_hash, requested_at, expires_at, evidence, number"
+        " FROM confirmations WHERE id = %s"
+    )
+    found = await rows(c, query, (id_,))
+    return Confirmation(**{**found[0], "channel": Channel(found[0]["channel"])}) if found else None
+
+
+async def asked_of(c: Connection, recipient: UUID, back: timedelta) -> list[datetime]:
+    """When this person was asked, as far back as that."""
+    query = "SELECT requested_at FROM confirmations WHERE recipient_id = %s AND requested_at > clock_timestamp() - %s"
+    return [row["requested_at"] for row in await rows(c, query, (recipient, back))]
+
+
+async def asked_at(c: Connection, hashes: Collection[bytes], back: timedelta) -> list[datetime]:
+    """When this address was asked, whoever held it then; by all of `Hasher.all`."""
+    query = (
+        "SELECT requested_at FROM confirmations WHERE address_hash = ANY(%s) AND requested_at > clock_timestamp() - %s"
+    )
+    return [row["requested_at"] for row in await rows(c, query, (list(hashes), back))]
+
+
+async def confirm(c: Connection, one: Confirmation, number: int) -> None:
+    """Its link, and every other one that asks this address the same, has done its work."""
+    await c.execute(
+        "UPDATE confirmations SET confirmed_at = clock_timestamp(), number = %s"
+        " WHERE confirmed_at IS NULL AND address_hash = %s AND recipient_id = %s AND topic = %s AND channel = %s",
+        (number, one.address_hash, one.recipient, one.topic, str(one.channel)),
+    )
