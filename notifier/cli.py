@@ -110,7 +110,7 @@ def inbound(
     from notifier.receiver import run_receiver
 
     def serve() -> int:
-        run_receiver(_settings(), host, port, lambda address: typer.echo(f"Mail at {address}"))
+        run_receiver(read_settings(), host, port, lambda address: typer.echo(f"Mail at {address}"))
         return 0
 
     raise typer.Exit(_told(serve))

@@ -1,4 +1,4 @@
-"""The preference page in a real browser: without a script, with the keyboard alone, on a phone, in the dark, and by axe."""
+"""The preference page in a real browser: without a script, by keyboard alone, on a phone, in the dark, and by axe."""
 
 from __future__ import annotations
 
@@ -211,7 +211,9 @@ async def test_what_is_said_after_a_form_satisfies_axe_too(service, browser, sch
 
 async def test_a_brand_of_ones_own_satisfies_axe_and_the_content_policy(browser, database_url, tmp_path):
     logo = tmp_path / "logo.svg"
-    logo.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="80" height="24"><rect width="80" height="24"/></svg>')
+    logo.write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="80" height="24"><rect width="80" height="24"/></svg>'
+    )
     changes = {"brand_accent": "#a3195b", "brand_logo": logo, "templates_dir": SHIPPED}
     async with running(database_url, tmp_path, **changes) as service:
         person = await somebody(service)
