@@ -64,7 +64,7 @@ async def ask(api: Api, curl: Curl):
 
 
 async def test_every_request_is_taken_and_may_be_repeated(api: Api) -> None:
-    assert len(CURLS) == 5
+    assert len(CURLS) == 6
     for curl in CURLS:
         first, second = await ask(api, curl), await ask(api, curl)
         assert first.is_success, first.text
@@ -72,7 +72,7 @@ async def test_every_request_is_taken_and_may_be_repeated(api: Api) -> None:
             assert first.status_code == 202
             assert first.json().keys() == {"id", "created_at", "messages"}
             assert second.json() == first.json()
-    assert await api.count("messages") == 4
+    assert await api.count("messages") == 5
 
 
 async def test_the_answer_looks_as_it_is_shown(api: Api) -> None:

@@ -227,7 +227,7 @@ def test_a_killed_parent_leaves_nothing_behind_and_the_next_start_works(base):
     assert is_free(state, Postgres.name)
     assert is_free(state, Valkey.name)
     with up(state):
-        assert answers(f"{address(state)}/ready")
+        eventually(lambda: answers(f"{address(state)}/ready"))
 
 
 def test_ctrl_c_stops_everything_in_order(base):
@@ -243,7 +243,7 @@ def test_ctrl_c_stops_everything_in_order(base):
 def test_given_servers_are_used_and_nothing_is_embedded(base, database_url, redis_url):
     state = base / "given"
     with up(state, DATABASE_URL=database_url, REDIS_URL=redis_url) as parent:
-        assert answers(f"{address(state)}/ready")
+        eventually(lambda: answers(f"{address(state)}/ready"))
         names = {child.name() for child in psutil.Process(parent.pid).children()}
         assert not {"postgres", "valkey-server"} & names
     assert not (state / "postgres").exists()
