@@ -14,18 +14,23 @@ from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
+from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.posting import Post
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.turns import Turns
+from notifier.dispatch.webhooks import Webhooks
 from notifier.dispatch.witness import Hold
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
+from notifier.domain.webhooks import Signer
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
@@ -68,6 +73,8 @@ class App:
     feedback: Feedback
     replies: Replies
     sweep: Sweep
+    endpoints: Endpoints
+    foresee: Foresee
 
     @classmethod
     @asynccontextmanager
@@ -93,7 +100,11 @@ class App:
         identity = Identity.from_settings(settings)
         templates = Templates.load(settings.templates_dir or bundled_directory(), identity, settings.default_locale)
         batches = max(settings.worker_threads, settings.marketing_threads)
-        database = Database(settings.database_url.get_secret_value(), connections=batches + SPARE_CONNECTIONS)
+        database = Database(
+            settings.database_url.get_secret_value(),
+            connections=batches + SPARE_CONNECTIONS,
+            writes_events=settings.events,
+        )
         jobs = Jobs(settings.redis_url.get_secret_value())
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
@@ -121,6 +132,8 @@ class App:
                 default_locale=settings.default_locale,
             ),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
+            endpoints=endpoints_of(settings),
+            foresee=Foresee(hasher, templates),
         )
 
     @asynccontextmanager
@@ -150,6 +163,19 @@ class App:
             for provider in providers.values():
                 await provider.close()
 
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[Webhooks]:
+        """Enter the scheduler's other half: webhooks to product code."""
+
+        def post(url: str) -> Post:
+            return Post(url, is_production=self.settings.is_production)
+
+        webhooks = Webhooks(self.database, self.endpoints.signer, post)
+        try:
+            yield webhooks
+        finally:
+            await webhooks.close()
+
     def _deliver(self, lane: Lane, worker: int, notebook: Journal, providers: Mapping[Channel, AnyProvider]) -> Deliver:
         batches = self.settings.marketing_threads if lane is Lane.MARKETING else self.settings.worker_threads
         return Deliver(
@@ -170,6 +196,12 @@ class App:
             default_locale=self.settings.default_locale,
             default_timezone=self.settings.default_timezone,
         )
+
+
+def endpoints_of(settings: Settings) -> Endpoints:
+    """Where events are sent; it needs no more of the service than its settings."""
+    signer = Signer(_keys(settings.link_keys))
+    return Endpoints(signer, is_production=settings.is_production, writes_events=settings.events)
 
 
 def _keys(keys: Mapping[str, SecretStr]) -> dict[str, bytes]:

@@ -15,15 +15,20 @@ from notifier_channels.contract import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from rich.console import Console
 
     from notifier.domain.explanation import Explanation
+    from notifier.domain.recipients import Hasher
     from notifier.rendering import Templates
     from notifier.settings import Appearance, Settings
-    from notifier.store.database import Connection
+    from notifier.store.database import Connection, Row
+    from notifier.store.webhooks import Standing
 
 T = TypeVar("T")
+
+LATEST = 10  #: messages that `explain` tells of, when none is named
 
 app = typer.Typer(
     name="notifier",
@@ -37,6 +42,9 @@ app.add_typer(templates, name="templates")
 
 keys = typer.Typer(help="Make and revoke the keys that product code shows at the API.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+
+webhooks = typer.Typer(help="Say where product code is told what happened.", no_args_is_help=True)
+app.add_typer(webhooks, name="webhooks")
 
 StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
 Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
@@ -158,16 +166,100 @@ def migrate() -> None:
 
 
 @app.command()
-def explain(message: Annotated[UUID, typer.Argument(help="The id of a message, or of a notification.")]) -> None:
-    """Say what became of a message and why, in words to read aloud: rule, consent, attempts, reports."""
+def explain(
+    message: Annotated[UUID | None, typer.Argument(help="The id of a message, or of a notification.")] = None,
+    recipient: Annotated[str | None, typer.Option(help="The product's id of a person, in place of a message.")] = None,
+    topic: Annotated[str | None, typer.Option(help="With --recipient: what about.")] = None,
+    template: Annotated[str | None, typer.Option(help="With --recipient: which template.")] = None,
+    channel: Annotated[Channel | None, typer.Option(help="Ask whether it would be sent on this channel.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="With --channel: when, such as 2026-03-01T09:00Z. Default: now.")
+    ] = None,
+) -> None:
+    """Say what became of a message and why, or would: in words to read aloud, with rule, consent, attempts and reports.
+
+    With --recipient and --channel it says whether a message of this topic or template would be sent; with
+    --recipient alone, what became of the latest ten.
+    """
+    if (message is None) == (recipient is None) or (recipient is not None and (topic is None) == (template is None)):
+        typer.echo("notifier: name a message, or --recipient with one of --topic and --template.", err=True)
+        raise typer.Exit(2)
+    if message is not None:
+        _explain_message(message)
+    elif channel is None:
+        _explain_latest(str(recipient), topic, template)
+    else:
+        _foresee(str(recipient), topic, template, channel, _moment(at))
+
+
+def _moment(text: str | None) -> datetime | None:
+    from datetime import datetime
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        typer.echo("notifier: --at wants an instant with its zone, such as 2026-03-01T09:00Z.", err=True)
+        raise typer.Exit(2)
+    return moment
+
+
+def _hasher() -> Hasher:
+    from notifier.domain.recipients import Hasher
+
+    return Hasher({name: secret.get_secret_value().encode() for name, secret in _settings().hash_keys.items()})
+
+
+def _foresee(recipient: str, topic: str | None, template: str | None, channel: Channel, at: datetime | None) -> None:
+    from rich.console import Console
+
+    from notifier.dispatch.foresee import Asked, Foresee
+    from notifier.domain.foresight import foretell
+
+    foresee = Foresee(_hasher(), _templates(_appearance()))
+    asked = Asked(recipient, channel, topic, template, at)
+    seen = _refusing(lambda: _on_database(lambda c: foresee(c, asked)))
+    _tell(Console(highlight=False, soft_wrap=True), f"Would it be sent? Asked of {channel}", foretell(seen))
+
+
+def _explain_latest(recipient: str, topic: str | None, template: str | None) -> None:
+    from rich.console import Console
+
+    from notifier.dispatch.explain import stories_for
+    from notifier.domain import explanation
+
+    hasher = _hasher()
+    stories = _refusing(
+        lambda: _on_database(lambda c: stories_for(c, hasher, recipient, topic=topic, template=template, limit=LATEST))
+    )
+    if not stories:
+        typer.echo("Nothing was ever handed over: no message of this kind exists for this person.")
+    for story in stories:
+        _tell(Console(highlight=False, soft_wrap=True), story.id, explanation.explain(story))
+
+
+def _refusing(run: Callable[[], T]) -> T:
+    """What is refused is one sentence and exit status 1."""
+    from notifier.errors import NotifierError
+
+    try:
+        return run()
+    except NotifierError as error:
+        typer.echo(f"notifier: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _explain_message(message: UUID) -> None:
     from rich.console import Console
 
     from notifier.dispatch.explain import stories_of
     from notifier.domain import explanation
-    from notifier.domain.recipients import Hasher
 
-    keys = {name: secret.get_secret_value().encode() for name, secret in _settings().hash_keys.items()}
-    stories = _on_database(lambda c: stories_of(c, Hasher(keys), message))
+    hasher = _hasher()
+    stories = _on_database(lambda c: stories_of(c, hasher, message))
     if not stories:
         typer.echo(f"notifier: there is no message {message}.", err=True)
         raise typer.Exit(1)
@@ -176,17 +268,17 @@ def explain(message: Annotated[UUID, typer.Argument(help="The id of a message, o
         _tell(console, story.id, explanation.explain(story))
 
 
-def _tell(console: Console, id_: UUID, said: Explanation) -> None:
+def _tell(console: Console, title: UUID | str, said: Explanation) -> None:
     from rich.markup import escape
 
     from notifier.domain.explanation import instant
 
-    console.print(f"[bold]{id_}[/]\n{escape(said.about)}\n\n[bold]{escape(said.answer)}[/]")
+    console.print(f"[bold]{title}[/]\n{escape(said.about)}\n\n[bold]{escape(said.answer)}[/]")
     for reason in said.why:
         console.print(escape(reason))
-    for title, facts in (("What happened", said.happened), ("What was said and known", said.consent)):
+    for heading, facts in (("What happened", said.happened), ("What was said and known", said.consent)):
         if facts:
-            console.print(f"\n[bold]{title}[/]")
+            console.print(f"\n[bold]{heading}[/]")
         for fact in facts:
             mark = "[bold yellow]>[/]" if fact.decides else " "
             console.print(f"{mark} [dim]{instant(fact.at)}[/]  {escape(fact.text)}")
@@ -230,6 +322,69 @@ def revoke_key(id_: Annotated[str, typer.Argument(metavar="ID", help="The part a
         typer.echo(f"notifier: there is no key {id_}; see `notifier keys list`", err=True)
         raise typer.Exit(1)
     typer.echo(f"{id_} is revoked.")
+
+
+@webhooks.command("add")
+def add_webhook(
+    url: Annotated[str, typer.Argument(help="Where to; https in production.")],
+    types: Annotated[
+        list[str] | None,
+        typer.Option(help="Which events, such as `message.*`; several with several --types. Default: all."),
+    ] = None,
+) -> None:
+    """Tell a URL what happens from now on, and show the secret that verifies it, this once: it is not stored."""
+    from notifier.app import endpoints_of
+
+    endpoints = endpoints_of(_settings())
+    added = _refusing(lambda: _on_database(lambda c: endpoints.add(c, url, types or ())))
+    typer.echo(added.secret)
+    typer.echo(f"Endpoint {added.id}. Keep the secret now: it is not shown again.", err=True)
+
+
+@webhooks.command("list")
+def list_webhooks() -> None:
+    """Show every endpoint: how it stands, what waits for it, and what was given up in the last 30 days."""
+    from notifier.domain.events import Position
+    from notifier.store import webhooks as stored
+
+    async def look(c: Connection) -> list[tuple[Standing, list[Row]]]:
+        return [(one, await stored.given_up(c, one.endpoint.id, LATEST)) for one in await stored.standing(c)]
+
+    for one, lost in _on_database(look):
+        endpoint = one.endpoint
+        working = "failing" if endpoint.failures else "ok"
+        state = f"disabled: {endpoint.disabled_why}" if endpoint.disabled_why else working
+        typer.echo(f"{endpoint.id}  {state:<14}  waiting {one.waiting}  given up {one.given_up}  {endpoint.url}")
+        typer.echo(f"    {' '.join(sorted(endpoint.types))}")
+        for row in lost:
+            at = Position(int(row["xid"]), row["number"])
+            typer.echo(f"    given up: {at} after {row['tries']} tries, the last one {row['code']}")
+
+
+@webhooks.command("remove")
+def remove_webhook(id_: Annotated[UUID, typer.Argument(metavar="ID", help="Of the endpoint, as listed.")]) -> None:
+    """Tell an endpoint nothing any more, and forget what waits for it."""
+    from notifier.app import endpoints_of
+
+    endpoints = endpoints_of(_settings())
+    _refusing(lambda: _on_database(lambda c: endpoints.remove(c, id_)))
+    typer.echo(f"{id_} is removed.")
+
+
+@webhooks.command("replay")
+def replay_webhook(
+    id_: Annotated[UUID, typer.Argument(metavar="ID", help="Of the endpoint, as listed.")],
+    event: Annotated[str | None, typer.Option(help="Send this one event again.")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Send everything after this event again, also after a disabling.")
+    ] = None,
+) -> None:
+    """Send again what the endpoint has lost, under the same ids: exactly one of --event and --after."""
+    from notifier.app import endpoints_of
+
+    endpoints = endpoints_of(_settings())
+    _refusing(lambda: _on_database(lambda c: endpoints.replay(c, id_, event=event, after=after)))
+    typer.echo("It will be sent again.")
 
 
 @templates.command()
