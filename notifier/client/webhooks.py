@@ -1,10 +1,11 @@
-"""What a receiver of webhooks does first: makes sure that the service has sent this, just now (Standard Webhooks 1.0)."""
+"""What a receiver of webhooks does first: prove that the service has sent this, just now (Standard Webhooks 1.0)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
+import re
 import time
 from collections.abc import Mapping
 from hashlib import sha256
@@ -12,6 +13,7 @@ from hashlib import sha256
 from notifier.client.answers import Event
 from notifier.client.errors import Forged
 
+LEAST_KEY = 24  #: bytes; an empty secret, out of a setting that is missing, would prove everything
 TOLERANCE = 300.0  #: seconds that clocks may differ, or a request may travel
 
 
@@ -32,12 +34,19 @@ def prove(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> N
     """Raise Forged unless the headers prove the body, whatever stands in it."""
     given = {name.lower(): value for name, value in headers.items()}
     id_, sent, signatures = (given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
-    if not (sent.isascii() and sent.isdecimal()) or abs(now - int(sent)) > TOLERANCE:
+    if not re.fullmatch("[0-9]{1,15}", sent) or abs(now - int(sent)) > TOLERANCE:
         raise Forged("The webhook has no timestamp, or one that is not of now.")
-    try:
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
-        raise ValueError("This is not the secret of an endpoint: it begins with whsec_.") from None
+    key = _key(secret)
     made = b"v1," + base64.b64encode(hmac.new(key, f"{id_}.{sent}.".encode() + body, sha256).digest())
     if not any(hmac.compare_digest(made, one.encode()) for one in signatures.split()):
         raise Forged("The webhook's signature does not fit its body.")
+
+
+def _key(secret: str) -> bytes:
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) < LEAST_KEY:
+        raise ValueError("This is not the secret of an endpoint: one begins with whsec_ and is shown when it is added.")
+    return key

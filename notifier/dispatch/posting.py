@@ -54,8 +54,7 @@ class Post:
     def __init__(
         self, url: str, *, is_production: bool, resolve: Resolve = look_up, verify: ssl.SSLContext | bool = True
     ) -> None:
-        self._url = httpx.URL(url)
-        self._wrong = what_is_wrong(url, is_production=is_production)
+        self._url = _read(url) if what_is_wrong(url, is_production=is_production) is None else None
         self._is_production = is_production
         self._resolve = resolve
         # No proxy from the environment: it would look names up itself.
@@ -63,12 +62,14 @@ class Post:
 
     async def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send it once."""
-        if self._wrong:
+        if self._url is None:
             return Answer("refused_url")
         try:
             async with asyncio.timeout(TIMEOUT):
-                address = await self._address()
-                return await self._send(address, headers, body) if address else Answer("refused_address")
+                address = await self._address(self._url)
+                if address is None:
+                    return Answer("refused_address")
+                return await self._send(self._url, address, headers, body)
         except (TimeoutError, httpx.TimeoutException):
             return Answer("timeout")
         except OSError:  # of the look-up
@@ -78,25 +79,24 @@ class Post:
         except httpx.HTTPError:
             return Answer("broken")
 
-    async def _address(self) -> str | None:
+    async def _address(self, url: httpx.URL) -> str | None:
         """Where to connect to; None when the name leads, also, to where it must not."""
-        host = self._url.raw_host.decode("ascii").strip("[]")
-        found = await self._resolve(host, self._url.port or PORTS[self._url.scheme])
+        found = await self._resolve(_host(url), url.port or PORTS[url.scheme])
         allowed = all(may_be_reached(one, is_production=self._is_production) for one in found)
         return found[0] if found and allowed else None
 
-    async def _send(self, address: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _send(self, url: httpx.URL, address: str, headers: Mapping[str, str], body: bytes) -> Answer:
         request = self._http.build_request(
             "POST",
-            self._url.copy_with(host=address),
+            url.copy_with(host=address),
             content=body,
             headers={
                 **headers,
-                "Host": self._url.netloc.decode("ascii"),
+                "Host": url.netloc.decode("ascii"),
                 "Content-Type": "application/json",
                 "User-Agent": "notifier-dispatch",
             },
-            extensions={"sni_hostname": self._url.raw_host.decode("ascii").strip("[]")},
+            extensions={"sni_hostname": _host(url)},
         )
         response = await self._http.send(request, stream=True)
         try:
@@ -117,3 +117,15 @@ class Post:
         self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+
+def _read(url: str) -> httpx.URL | None:
+    """None for what httpx does not take, though it looked like a URL."""
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL:
+        return None
+
+
+def _host(url: httpx.URL) -> str:
+    return url.raw_host.decode("ascii").strip("[]")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -79,10 +80,12 @@ def what_is_wrong(url: str, *, is_production: bool) -> str | None:
     try:
         parts = urlsplit(url)
         _ = parts.port
+        if _DIGITS.fullmatch(parts.hostname or ""):
+            ipaddress.IPv4Address(parts.hostname)  # 0177.0.0.1 and 2130706433 are other ways to write 127.0.0.1
     except ValueError:
-        return "is not a URL; write it like https://example.com/hooks/notifier"
+        return _NO_URL
     if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url or not parts.hostname:
-        return "is not a URL; write it like https://example.com/hooks/notifier"
+        return _NO_URL
     if parts.scheme != "https" and (is_production or parts.scheme != "http"):
         return "must begin with https://"
     if parts.username is not None or parts.fragment:
@@ -90,23 +93,30 @@ def what_is_wrong(url: str, *, is_production: bool) -> str | None:
     return None
 
 
+_NO_URL = "is not a URL; write it like https://example.com/hooks/notifier"
+_DIGITS = re.compile(r"[0-9.]+")
+
+
 def may_be_reached(address: str, *, is_production: bool) -> bool:
     """True for an address on the public Internet; this machine's own is for development only.
 
-    An address that wraps another one (IPv4-mapped, 6to4, NAT64, Teredo) is as good as what is in it.
+    An address that wraps another one (IPv4-mapped, 6to4, NAT64) is as good as what is in it; Teredo is none.
     """
     try:
-        wrapped = ipaddress.ip_address(address.partition("%")[0])
+        ip = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
     except ValueError:
         return False
-    if isinstance(wrapped, ipaddress.IPv6Address) and wrapped.teredo:
-        return False
-    ip = _unwrapped(wrapped)
     if ip.is_loopback:
         return not is_production
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
+        return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
 
 
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is handed out of IPv6
+_SPECIAL = tuple(  # IANA's registries of special purposes, where Python 3.11 knows them in part only
+    ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20")
+)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 _COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated
 
