@@ -176,11 +176,7 @@ def explain(
         str | None, typer.Option(help="With --channel: when, such as 2026-03-01T09:00Z. Default: now.")
     ] = None,
 ) -> None:
-    """Say what became of a message and why, or would: in words to read aloud, with rule, consent, attempts and reports.
-
-    With --recipient and --channel it says whether a message of this topic or template would be sent; with
-    --recipient alone, what became of the latest ten.
-    """
+    """Say what became of a message, or would, and why, in words to read aloud: rule, consent, attempts, reports."""
     if (message is None) == (recipient is None) or (recipient is not None and (topic is None) == (template is None)):
         typer.echo("notifier: name a message, or --recipient with one of --topic and --template.", err=True)
         raise typer.Exit(2)

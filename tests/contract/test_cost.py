@@ -70,9 +70,10 @@ async def test_who_reads_on_reads_only_what_is_new(world):
     await world.execute("ANALYZE outbox")
     async with world.database.connection() as c, c.transaction():
         await c.execute("SET LOCAL enable_seqscan = off")
+        [before] = await (await c.execute(OUTBOX)).fetchone()  # what this session read earlier is counted, too
         page = await outbox.read(c, caught_up.cursor, TYPES, 500)
-        assert len(page.events) == 3
-        assert (await (await c.execute(OUTBOX)).fetchone())[0] == 3
+        [after] = await (await c.execute(OUTBOX)).fetchone()
+    assert len(page.events) == after - before == 3
 
 
 @pytest.mark.parametrize("writes", [True, False])

@@ -19,7 +19,7 @@ from notifier.cli import app as cli
 from notifier.dispatch import posting
 from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.posting import Answer, Post
-from notifier.dispatch.webhooks import Webhooks
+from notifier.dispatch.webhooks import LEASE, Webhooks
 from notifier.domain.access import Scope
 from notifier.domain.events import Position
 from notifier.domain.webhooks import Signer
@@ -302,6 +302,23 @@ async def test_two_schedulers_send_nothing_twice(world):
             await asyncio.gather(one(), two())
             await asyncio.gather(one.settled(), two.settled())
         assert len(receiver.events) == len({event.id for event in receiver.events}) == 30
+
+
+async def test_what_one_scheduler_plans_or_has_in_hand_another_leaves_alone_and_does_not_wait_for(world):
+    async with receiving() as receiver:
+        endpoint = await add(world, receiver)
+    await happen(world, 3)
+    async with world.database.connection() as one, world.database.connection() as two:
+        await two.execute("SET lock_timeout = '5s'")
+        async with one.transaction():
+            await webhooks.plan(one, endpoint)
+            assert not await webhooks.plan(two, endpoint)
+        async with one.transaction():
+            first = await webhooks.claim(one, endpoint, 2, LEASE)
+            second = await webhooks.claim(two, endpoint, 3, LEASE)
+        assert [len(first), len(second)] == [2, 1]
+        assert await webhooks.claim(two, endpoint, 3, LEASE) == []
+        await two.execute("RESET lock_timeout")
 
 
 async def test_a_mistake_with_one_endpoint_is_logged_and_the_others_go_on(world, monkeypatch):
