@@ -16,11 +16,14 @@ from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
+from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.inbound import Inbound
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
@@ -29,11 +32,13 @@ from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.timing import Timing
 from notifier.dispatch.turns import Turns
+from notifier.dispatch.webhooks import Webhooks
 from notifier.dispatch.witness import Hold
 from notifier.domain.feedback import Tolerance
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
+from notifier.domain.webhooks import Signer
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
@@ -83,6 +88,8 @@ class App:
     replies: Replies
     sweep: Sweep
     timing: Timing
+    endpoints: Endpoints
+    foresee: Foresee
 
     @classmethod
     @asynccontextmanager
@@ -108,13 +115,18 @@ class App:
         identity = Identity.from_settings(settings)
         templates = Templates.load(settings.templates_dir or bundled_directory(), identity, settings.default_locale)
         batches = max(settings.worker_threads, settings.marketing_threads)
-        database = Database(settings.database_url.get_secret_value(), connections=batches + SPARE_CONNECTIONS)
+        database = Database(
+            settings.database_url.get_secret_value(),
+            connections=batches + SPARE_CONNECTIONS,
+            writes_events=settings.events,
+        )
         jobs = Jobs(settings.redis_url.get_secret_value())
         timeout = timedelta(seconds=settings.send_timeout_seconds)
         hasher = Hasher(_keys(settings.hash_keys))
         keys = _keys(settings.link_keys)
         links = Links(keys, settings.public_url, settings.inbound_domain, settings.reference_header)
         feedback = Feedback(database, hasher, templates.topics, Tolerance(settings.soft_bounces))
+        timing = Timing.from_settings(settings)
         accept = Accept(database, templates, jobs, channels_of(settings))
         return cls(
             settings=settings,
@@ -144,7 +156,9 @@ class App:
                 default_locale=settings.default_locale,
             ),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
-            timing=Timing.from_settings(settings),
+            timing=timing,
+            endpoints=endpoints_of(settings),
+            foresee=Foresee(hasher, templates, timing),
         )
 
     @asynccontextmanager
@@ -174,6 +188,19 @@ class App:
             for provider in providers.values():
                 await provider.close()
 
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[Webhooks]:
+        """Enter the scheduler's other half: webhooks to product code."""
+
+        def post(url: str) -> Post:
+            return Post(url, is_production=self.settings.is_production)
+
+        webhooks = Webhooks(self.database, self.endpoints.signer, post)
+        try:
+            yield webhooks
+        finally:
+            await webhooks.close()
+
     def _deliver(self, lane: Lane, worker: int, notebook: Journal, providers: Mapping[Channel, AnyProvider]) -> Deliver:
         batches = self.settings.marketing_threads if lane is Lane.MARKETING else self.settings.worker_threads
         return Deliver(
@@ -195,6 +222,12 @@ class App:
             default_locale=self.settings.default_locale,
             default_timezone=self.settings.default_timezone,
         )
+
+
+def endpoints_of(settings: Settings) -> Endpoints:
+    """Where events are sent; it needs no more of the service than its settings."""
+    signer = Signer(_keys(settings.link_keys))
+    return Endpoints(signer, is_production=settings.is_production, writes_events=settings.events)
 
 
 def _keys(keys: Mapping[str, SecretStr]) -> dict[str, bytes]:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.commands import consent, suppressions
-from notifier.console import on_database, read_settings
+from notifier.commands.consent import consent
+from notifier.commands.explain import explain
+from notifier.commands.suppressions import suppressions
+from notifier.commands.webhooks import webhooks
+from notifier.console import on_database, read_appearance, read_settings, read_templates
 from notifier.domain.access import Scope
 from notifier.domain.messages import Lane
 from notifier_channels.contract import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rich.console import Console
-
-    from notifier.domain.explanation import Explanation
-    from notifier.rendering import Templates
-    from notifier.settings import Appearance
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="notifier",
@@ -40,6 +34,8 @@ keys = typer.Typer(help="Make and revoke the keys that product code shows at the
 app.add_typer(keys, name="keys")
 app.add_typer(consent, name="consent")
 app.add_typer(suppressions, name="suppressions")
+app.add_typer(webhooks, name="webhooks")
+app.command()(explain)
 
 StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
 Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
@@ -182,44 +178,6 @@ def migrate() -> None:
         raise typer.Exit(2) from None
 
 
-@app.command()
-def explain(message: Annotated[UUID, typer.Argument(help="The id of a message, or of a notification.")]) -> None:
-    """Say what became of a message and why, in words to read aloud: rule, consent, attempts, reports."""
-    from rich.console import Console
-
-    from notifier.dispatch.explain import stories_of
-    from notifier.domain import explanation
-    from notifier.domain.recipients import Hasher
-
-    keys = {name: secret.get_secret_value().encode() for name, secret in read_settings().hash_keys.items()}
-    stories = on_database(lambda c: stories_of(c, Hasher(keys), message))
-    if not stories:
-        typer.echo(f"notifier: there is no message {message}.", err=True)
-        raise typer.Exit(1)
-    console = Console(highlight=False, soft_wrap=True)
-    for story in stories:
-        _tell(console, story.id, explanation.explain(story))
-
-
-def _tell(console: Console, id_: UUID, said: Explanation) -> None:
-    from rich.markup import escape
-
-    from notifier.domain.explanation import instant
-
-    console.print(f"[bold]{id_}[/]\n{escape(said.about)}\n\n[bold]{escape(said.answer)}[/]")
-    for reason in said.why:
-        console.print(escape(reason))
-    for title, facts in (("What happened", said.happened), ("What was said and known", said.consent)):
-        if facts:
-            console.print(f"\n[bold]{title}[/]")
-        for fact in facts:
-            mark = "[bold yellow]>[/]" if fact.decides else " "
-            console.print(f"{mark} [dim]{instant(fact.at)}[/]  {escape(fact.text)}")
-    if any(fact.decides for fact in said.consent):
-        console.print("\n[dim]> marks what decided.[/]")
-    console.print()
-
-
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Who uses it, for your own eyes: `shop-backend`.")],
@@ -262,7 +220,7 @@ def check() -> None:
     """Prove every template: each channel and locale renders its sample, and marketing shows how to leave it."""
     from notifier.rendering import showing
 
-    for template in _templates(_appearance()).all():
+    for template in read_templates(read_appearance()).all():
         typer.echo(showing.summary(template))
 
 
@@ -280,8 +238,8 @@ def preview(
 
     from notifier.rendering import check, showing
 
-    appearance = _appearance()
-    template = _templates(appearance).find(key)
+    appearance = read_appearance()
+    template = read_templates(appearance).find(key)
     if template is None or (channel and channel not in template.channels):
         typer.echo(f"There is no template {key}{f' for {channel}' if channel else ''}.", err=True)
         raise typer.Exit(1)
@@ -296,31 +254,6 @@ def preview(
                 typer.echo(str(file))
                 if show and file.suffix == ".html":
                     typer.launch(file.resolve().as_uri())
-
-
-def _appearance() -> Appearance:
-    """Read what messages look like; a setting that is wrong is one sentence and exit status 1."""
-    from notifier import settings
-    from notifier.errors import NotConfigured
-
-    try:
-        return settings.load_appearance()
-    except NotConfigured as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-
-
-def _templates(appearance: Appearance) -> Templates:
-    """Load what NOTIFIER_TEMPLATES_DIR points at. What is wrong is listed, one mistake a line, with exit status 1."""
-    from notifier.errors import NotConfigured, TemplateError
-    from notifier.rendering import Identity, Templates, bundled_directory
-
-    try:
-        directory = appearance.templates_dir or bundled_directory()
-        return Templates.load(directory, Identity.from_settings(appearance), appearance.default_locale)
-    except (NotConfigured, TemplateError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
 
 
 def _told(run: Callable[[], int]) -> int:

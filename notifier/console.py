@@ -8,9 +8,11 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from notifier.domain.recipients import Hasher
-    from notifier.settings import Settings
+    from notifier.rendering import Templates
+    from notifier.settings import Appearance, Settings
     from notifier.store.database import Connection
 
 T = TypeVar("T")
@@ -35,6 +37,44 @@ def read_hasher() -> Hasher:
     from notifier.domain.recipients import Hasher
 
     return Hasher({name: secret.get_secret_value().encode() for name, secret in read_settings().hash_keys.items()})
+
+
+def moment(text: str | None) -> datetime | None:
+    """An instant that was given with its zone, in UTC; another is refused by name."""
+    from datetime import UTC, datetime
+
+    try:
+        given = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        given = datetime.min  # noqa: DTZ901  # refused below, as it has no zone
+    if given is not None and given.tzinfo is None:
+        raise typer.BadParameter("write it with its zone, like 2026-03-01T09:00:00Z", param_hint="--at")
+    return given.astimezone(UTC) if given else None
+
+
+def read_appearance() -> Appearance:
+    """Read what messages look like; a setting that is wrong is one sentence and exit status 1."""
+    from notifier import settings
+    from notifier.errors import NotConfigured
+
+    try:
+        return settings.load_appearance()
+    except NotConfigured as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def read_templates(appearance: Appearance) -> Templates:
+    """Load what NOTIFIER_TEMPLATES_DIR points at. What is wrong is listed, one mistake a line, with exit status 1."""
+    from notifier.errors import NotConfigured, TemplateError
+    from notifier.rendering import Identity, Templates, bundled_directory
+
+    try:
+        directory = appearance.templates_dir or bundled_directory()
+        return Templates.load(directory, Identity.from_settings(appearance), appearance.default_locale)
+    except (NotConfigured, TemplateError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 def on_database(work: Callable[[Connection], Awaitable[T]]) -> T:

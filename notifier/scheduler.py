@@ -1,6 +1,7 @@
-"""The scheduler process: sweeps every second, asks providers about what is in doubt, and forgets what is out of date.
+"""The scheduler process: sweeps, asks providers about doubt, tells product code, and forgets what is out of date.
 
-Nothing is lost while it is down, and two of them do no harm. A provider that is slow to answer holds up no sweep.
+Nothing is lost while it is down, and two of them do no harm. Who is slow to answer, be it a provider or an endpoint,
+holds up no sweep.
 """
 
 from __future__ import annotations
@@ -41,14 +42,17 @@ async def _schedule(settings: Settings) -> int:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with App.open(settings) as app, app.asking() as reconcile:
+    async with App.open(settings) as app, app.asking() as reconcile, app.telling() as webhooks:
         log.info("scheduler.started")
 
         async def sweep() -> None:
             await app.sweep(asked=reconcile.providers.keys())
 
         await asyncio.gather(
-            _repeat(sweep, SWEEP_EVERY, stop), _repeat(reconcile, SWEEP_EVERY, stop), _forget(app, stop)
+            _repeat(sweep, SWEEP_EVERY, stop),
+            _repeat(reconcile, SWEEP_EVERY, stop),
+            _repeat(webhooks, SWEEP_EVERY, stop),
+            _forget(app, stop),
         )
     return 0
 

@@ -209,6 +209,10 @@ class Settings(Appearance, SandboxSettings):
     )
     shutdown_seconds: float = Field(25, ge=1, le=300, description="How long a worker drains after SIGTERM.")
 
+    events: bool = Field(
+        True, description="Keep events for `GET /v1/events` and webhooks. `False`: nothing is written, nothing is told."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
 
     @field_validator("link_keys", "hash_keys", mode="before")

@@ -14,6 +14,7 @@ from notifier.client.answers import (
     BadLine,
     Cancelled,
     Device,
+    Event,
     Happening,
     Imported,
     MessageRecord,
@@ -38,11 +39,13 @@ from notifier.client.client import (
 )
 from notifier.client.errors import (
     FieldError,
+    Forged,
     NotifierError,
     Problem,
     Refused,
     Unreachable,
 )
+from notifier.client.webhooks import verify_webhook
 
 __all__ = [
     "TRIES",
@@ -52,7 +55,9 @@ __all__ = [
     "Cancelled",
     "Device",
     "DeviceFields",
+    "Event",
     "FieldError",
+    "Forged",
     "Happening",
     "Imported",
     "Json",
@@ -71,4 +76,5 @@ __all__ = [
     "Refused",
     "TooLate",
     "Unreachable",
+    "verify_webhook",
 ]

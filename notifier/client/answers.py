@@ -123,6 +123,24 @@ class Device(Answer):
     refreshed_at: datetime
 
 
+class Event(Answer):
+    """One thing that happened. Its id is also the place to read on from, and the `webhook-id` of the same event."""
+
+    id: str
+    type: str
+    timestamp: datetime
+    sequence: int
+    data: dict[str, Any]
+
+
+class Events(Answer):
+    """A piece of what happened."""
+
+    events: tuple[Event, ...]
+    cursor: str
+    more: bool
+
+
 class BadLine(Answer):
     """What is wrong with a line of an import."""
 

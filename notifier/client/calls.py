@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import TypeAdapter
@@ -17,6 +17,7 @@ from notifier.client.answers import (
     Accepted,
     Cancelled,
     Device,
+    Events,
     Imported,
     MessageRecord,
     NotificationRecord,
@@ -200,6 +201,13 @@ class Calls:
     def remove_device(recipient: str, device: uuid.UUID | str) -> Call[None]:
         """Say that the app is gone, or its owner."""
         return Call("DELETE", f"{_devices(recipient)}/{_part(device)}", _read_nothing)
+
+    @staticmethod
+    def events(after: str | None, types: Sequence[str], limit: int) -> Call[Events]:
+        """A piece of what happened."""
+        given = {"after": after, "types": ",".join(types), "limit": limit}
+        query = urlencode({name: value for name, value in given.items() if value})
+        return Call("GET", f"/v1/events?{query}", _model(Events))
 
 
 def _devices(recipient: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -17,6 +17,7 @@ from notifier.client.answers import (
     Accepted,
     Cancelled,
     Device,
+    Event,
     Imported,
     MessageRecord,
     NotificationRecord,
@@ -27,6 +28,7 @@ from notifier.client.calls import Call, Calls, DeviceFields, Json, Notification,
 T = TypeVar("T")
 
 TRIES = 5
+PIECE = 500  #: events in one answer
 
 
 class Notifier:
@@ -87,6 +89,17 @@ class Notifier:
     def remove_device(self, recipient: str, device: uuid.UUID | str) -> None:
         """Take a device away, as at logout."""
         self._ask(Calls.remove_device(recipient, device))
+
+    def events(self, after: str | None = None, types: Sequence[str] = ()) -> Iterator[Event]:
+        """What happened after an event's id, in order, up to now; keep the last id for the next time.
+
+        `after`: None begins with what is kept, 30 days; `types`: such as `message.*`, default all.
+        """
+        more = True
+        while more:
+            page = self._ask(Calls.events(after, types, PIECE))
+            yield from page.events
+            after, more = page.cursor, page.more
 
     def close(self) -> None:
         """Give the connections back."""
@@ -169,6 +182,18 @@ class AsyncNotifier:
     async def remove_device(self, recipient: str, device: uuid.UUID | str) -> None:
         """Take a device away, as at logout."""
         await self._ask(Calls.remove_device(recipient, device))
+
+    async def events(self, after: str | None = None, types: Sequence[str] = ()) -> AsyncIterator[Event]:
+        """What happened after an event's id, in order, up to now; keep the last id for the next time.
+
+        `after`: None begins with what is kept, 30 days; `types`: such as `message.*`, default all.
+        """
+        more = True
+        while more:
+            page = await self._ask(Calls.events(after, types, PIECE))
+            for event in page.events:
+                yield event
+            after, more = page.cursor, page.more
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -26,6 +26,10 @@ class NotifierError(Exception):
     """Something did not work. The text names fields and remedies, never what was sent."""
 
 
+class Forged(NotifierError):
+    """A webhook that the service did not send, not to this endpoint, or not just now: answer it 401 and do nothing."""
+
+
 class Refused(NotifierError):
     """The service refused; asking the same again will not help."""
 

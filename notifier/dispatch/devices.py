@@ -14,6 +14,7 @@ import psycopg
 
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.devices import MOST, Platform
+from notifier.domain.events import Removal
 from notifier.domain.messages import Ids
 from notifier.domain.recipients import Hasher
 from notifier.errors import NotFound
@@ -76,12 +77,12 @@ class Devices:
         person = await _person(c, owner)
         held = await self._lock_holders(c, person, said.device)
         own = [id_ for id_, holder in held.items() if holder == person]
-        await devices.remove(c, [id_ for id_ in held if id_ not in own[:1]])
+        await devices.remove(c, [id_ for id_ in held if id_ not in own[:1]], Removal.MOVED)
         if own:
             await devices.refresh(c, own[0], said.platform, said.name)
         else:
             own = [await self._add(c, person, said)]
-        await devices.remove(c, await devices.surplus(c, person, MOST))
+        await devices.remove(c, await devices.surplus(c, person, MOST), Removal.TOO_MANY)
         asked = {(Channel.PUSH, digest) for digest in self.hasher.all(said.device)}
         await suppressions.lift(c, asked, SuppressionReason.DEAD_DEVICE, why="registered again")
         kept = await devices.find(c, own[0])
@@ -114,7 +115,7 @@ class Devices:
         await recipients.lock(c, [person])
         if not await devices.was_held(c, person, id_):
             raise NotFound("This recipient has no such device; GET lists all that there are.")
-        await devices.remove(c, [id_])
+        await devices.remove(c, [id_], Removal.ASKED)
 
 
 async def _person(c: Connection, owner: str) -> UUID:

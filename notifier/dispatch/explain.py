@@ -8,6 +8,7 @@ from notifier.domain.consent import ALL, ANY, MARKETING
 from notifier.domain.explanation import Block, Line, Reported, Story, Try
 from notifier.domain.messages import Category, State
 from notifier.domain.recipients import Hasher
+from notifier.errors import NotFound
 from notifier.store import addresses, consent, notifications, recipients, suppressions
 from notifier.store.addresses import Reached
 from notifier.store.database import Connection
@@ -17,6 +18,23 @@ async def stories_of(c: Connection, hasher: Hasher, id_: UUID) -> list[Story]:
     """The story of a message, or of every message of a notification. Empty when the id is neither."""
     notification = await notifications.find(c, id_)
     ids = list(notification["message_ids"]) if notification else [id_]
+    reached = await addresses.reached_by(c, ids)
+    return [await _story(c, hasher, reached[one]) for one in ids if one in reached]
+
+
+async def stories_for(
+    c: Connection, hasher: Hasher, recipient: str, *, topic: str | None, template: str | None, limit: int
+) -> list[Story]:
+    """What became of the latest messages of a recipient about a topic or of a template, the latest first.
+
+    Raises:
+        NotFound: there is no recipient with this id.
+
+    """
+    person = (await recipients.by_external_ids(c, [recipient])).get(recipient)
+    if person is None:
+        raise NotFound("There is no recipient with this id.")
+    ids = await notifications.latest_of(c, person.id, topic, template, limit)
     reached = await addresses.reached_by(c, ids)
     return [await _story(c, hasher, reached[one]) for one in ids if one in reached]
 

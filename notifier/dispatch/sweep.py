@@ -6,7 +6,7 @@ Safe to run in several processes at once: every step takes rows under locks and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from notifier.domain.devices import STALE_AFTER
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
-from notifier.store import devices, inbound, messages, notifications, orphans, recipients, workers
+from notifier.store import devices, inbound, messages, notifications, orphans, outbox, recipients, webhooks, workers
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Settled
 from notifier.store.workers import Worker
@@ -31,6 +31,7 @@ from notifier_channels.contract import Channel
 log = structlog.get_logger(__name__)
 
 REPEATS_AT_ONCE = 500
+FORGOTTEN_AT_ONCE = 5000
 RINGS_AT_ONCE = 8  #: unanswered rings that a lane may have; a worker that hears one empties the lane by itself
 BATCH = 500
 
@@ -58,6 +59,13 @@ class Sweep:
             await notifications.forget_keys(c)
             await inbound.forget(c)
         while await self.database.transact(_forget_devices) == BATCH:
+            pass
+        for forget in (outbox.forget, webhooks.forget):
+            await self._forget_all(forget)
+
+    async def _forget_all(self, forget: Callable[[Connection, int], Awaitable[int]]) -> None:
+        """In pieces, so that no statement holds up others for long."""
+        while await self.database.transact(lambda c: forget(c, FORGOTTEN_AT_ONCE)) == FORGOTTEN_AT_ONCE:
             pass
 
     # Ring -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import zoneinfo
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from uuid import UUID
 
@@ -80,16 +80,24 @@ class Timing:
             hours = self._hours[key] = Hours(on, self._zones(row["timezone"], place), self.lasts)
         return hours
 
-    async def sent(self, c: Connection, asked: Sequence[tuple[UUID, Sequence[Cap]]]) -> defaultdict[UUID, list[Sent]]:
-        """What those whose messages have caps were sent, as far back as the caps look. They are locked.
+    async def sent(
+        self, c: Connection, asked: Sequence[tuple[UUID, Sequence[Cap]]], at: datetime | None = None
+    ) -> defaultdict[UUID, list[Sent]]:
+        """What those whose messages have caps were sent, as far back as the caps look from `at`. They are locked.
 
         The gate adds what it permits, so that two of one batch do not both pass a cap of one.
+
+        Args:
+            c: on which they are locked; who only asks needs no lock.
+            asked: people, and the caps that hold for what they are to be sent.
+            at: an instant; what was sent after it is left out. Default: now.
+
         """
         looks_back = [cap.looks_back for _, caps in asked for cap in caps]
         sent: defaultdict[UUID, list[Sent]] = defaultdict(list)
         if looks_back:
             capped = {person for person, caps in asked if caps}
-            for row in await messages.marketing_sent_to(c, list(capped), max(looks_back)):
+            for row in await messages.marketing_sent_to(c, list(capped), max(looks_back), at):
                 one = Sent(row["started_at"], row["topic"], Channel(row["channel"]), row["number"])
                 sent[row["recipient_id"]].append(one)
         return sent

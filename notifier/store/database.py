@@ -48,15 +48,15 @@ _CLIENT: Mapping[str, Any] = {
 }
 
 
-async def _set_up(connection: Connection) -> None:
-    await connection.execute(SESSION)
+NO_EVENTS = "SET notifier.events = 'off';"  # what the triggers of the outbox ask for
 
 
 class Database:
     """A pool of connections to the one PostgreSQL."""
 
-    def __init__(self, url: str, *, connections: int = 8) -> None:
+    def __init__(self, url: str, *, connections: int = 8, writes_events: bool = True) -> None:
         self.url = url
+        self._session = SESSION if writes_events else SESSION + NO_EVENTS
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -64,7 +64,7 @@ class Database:
             open=False,
             timeout=PATIENCE,
             kwargs=dict(_CLIENT),
-            configure=_set_up,
+            configure=self._set_up,
             check=AsyncConnectionPool.check_connection,
         )
 
@@ -79,8 +79,11 @@ class Database:
     async def connect(self) -> Connection:
         """A connection of its own, in no pool, for a lock that lasts as long as its process."""
         connection = await psycopg.AsyncConnection.connect(self.url, **_CLIENT)
-        await _set_up(connection)
+        await self._set_up(connection)
         return connection
+
+    async def _set_up(self, connection: Connection) -> None:
+        await connection.execute(self._session)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from notifier.domain.devices import Platform
+from notifier.domain.events import Removal
 from notifier.domain.recipients import HashedAddress
 from notifier.store.database import Connection, rows
 from notifier_channels.addresses import Device, DeviceKind
@@ -112,22 +113,25 @@ async def _held(c: Connection, condition: str, parameter: UUID) -> list[HeldDevi
 _REMOVE = """
 WITH gone AS (
     UPDATE addresses SET removed_at = clock_timestamp()
-    WHERE channel = 'push' AND removed_at IS NULL AND {condition} RETURNING id
+    WHERE channel = 'push' AND removed_at IS NULL AND {condition} RETURNING id, recipient_id
+), told AS (
+    INSERT INTO outbox (type, recipient_id, subject, detail)
+    SELECT 'device.removed', recipient_id, id, %s FROM gone WHERE events_are_written()
 )
 DELETE FROM devices d USING gone WHERE d.address_id = gone.id
 """
 
 
-async def remove(c: Connection, ids: Sequence[UUID]) -> None:
-    """Nobody holds these devices any more. Their holders are locked."""
+async def remove(c: Connection, ids: Sequence[UUID], why: Removal) -> None:
+    """Nobody holds these devices any more, and product code is told. Their holders are locked."""
     if ids:
-        await c.execute(_REMOVE.format(condition="id = ANY(%s)"), (list(ids),))
+        await c.execute(_REMOVE.format(condition="id = ANY(%s)"), (list(ids), why))
 
 
 async def remove_dead(c: Connection, hashes: Sequence[bytes]) -> None:
-    """Nobody holds these devices any more. Their holders are locked."""
+    """Nobody holds these devices any more, and product code is told. Their holders are locked."""
     if hashes:
-        await c.execute(_REMOVE.format(condition="address_hash = ANY(%s)"), (list(hashes),))
+        await c.execute(_REMOVE.format(condition="address_hash = ANY(%s)"), (list(hashes), Removal.DEAD))
 
 
 async def surplus(c: Connection, recipient: UUID, most: int) -> list[UUID]:
@@ -162,8 +166,10 @@ async def remove_stale(c: Connection, ids: Sequence[UUID], age: timedelta) -> No
     """Remove those of these devices that have not been refreshed meanwhile. Their holders are locked."""
     await c.execute(
         "WITH gone AS (DELETE FROM devices WHERE address_id = ANY(%s) AND refreshed_at < clock_timestamp() - %s"
-        "              RETURNING address_id)"
-        " UPDATE addresses a SET removed_at = clock_timestamp() FROM gone"
-        " WHERE a.id = gone.address_id AND a.removed_at IS NULL",
-        (list(ids), age),
+        "              RETURNING address_id),"
+        " freed AS (UPDATE addresses a SET removed_at = clock_timestamp() FROM gone"
+        "           WHERE a.id = gone.address_id AND a.removed_at IS NULL RETURNING a.id, a.recipient_id)"
+        " INSERT INTO outbox (type, recipient_id, subject, detail)"
+        " SELECT 'device.removed', recipient_id, id, %s FROM freed WHERE events_are_written()",
+        (list(ids), age, Removal.STALE),
     )

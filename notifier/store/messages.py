@@ -199,15 +199,22 @@ async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     )
 
 
-async def marketing_sent_to(c: Connection, recipients: Sequence[UUID], since: timedelta) -> list[Row]:
-    """The attempts of the last `since` by which marketing reached these people, or may have. They are locked."""
+async def marketing_sent_to(
+    c: Connection, recipients: Sequence[UUID], since: timedelta, at: datetime | None = None
+) -> list[Row]:
+    """The attempts of the `since` up to `at`, or now, by which marketing reached these people, or may have.
+
+    They are locked.
+    """
     return await rows(
         c,
-        "SELECT m.recipient_id, m.topic, m.channel, a.number, a.started_at FROM messages m"
+        "SELECT m.recipient_id, m.topic, m.channel, a.number, a.started_at"
+        " FROM (SELECT coalesce(%s, statement_timestamp()) AS at) AS asked CROSS JOIN messages m"
         " JOIN attempts a ON a.message_id = m.id"
-        " WHERE m.recipient_id = ANY(%s) AND m.category = 'marketing' AND m.expires_at > statement_timestamp() - %s"
-        " AND a.started_at > statement_timestamp() - %s AND a.state IN ('started', 'accepted', 'unknown')",
-        (list(recipients), since, since),
+        " WHERE m.recipient_id = ANY(%s) AND m.category = 'marketing' AND m.expires_at > asked.at - %s"
+        " AND a.started_at > asked.at - %s AND a.started_at <= coalesce(%s, 'infinity')"
+        " AND a.state IN ('started', 'accepted', 'unknown')",
+        (at, list(recipients), since, since, at),
     )
 
 

@@ -129,6 +129,18 @@ async def messages_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     )
 
 
+async def latest_of(c: Connection, recipient: UUID, topic: str | None, template: str | None, limit: int) -> list[UUID]:
+    """The latest messages of one recipient about a topic or of a template, the latest first."""
+    found = await rows(
+        c,
+        "SELECT m.id FROM messages m JOIN template_versions t ON t.id = m.template_version"
+        " WHERE m.recipient_id = %s AND coalesce(m.topic = %s, true) AND coalesce(t.key = %s, true)"
+        " ORDER BY m.id DESC LIMIT %s",
+        (recipient, topic, template, limit),
+    )
+    return [row["id"] for row in found]
+
+
 async def attempts_of(c: Connection, message: UUID) -> list[Row]:
     """Every try to hand it to a provider, first one first."""
     return await rows(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from notifier.store.database import Connection, rows
+from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import Channel
 
 
@@ -84,6 +84,16 @@ async def by_external_ids(c: Connection, external_ids: Sequence[str]) -> dict[st
 async def addresses_of(c: Connection, ids: Sequence[UUID]) -> list[HeldAddress]:
     """Every address that these recipients hold now."""
     return await _held(c, "recipient_id = ANY(%s)", (list(ids),))
+
+
+async def held_at(c: Connection, recipient: UUID, channel: Channel, at: datetime) -> list[Row]:
+    """Every address on a channel that this recipient held at an instant, the first one first."""
+    return await rows(
+        c,
+        "SELECT id, address, address_hash FROM addresses WHERE recipient_id = %s AND channel = %s"
+        " AND created_at <= %s AND (removed_at IS NULL OR removed_at > %s) ORDER BY created_at, id",
+        (recipient, channel, at, at),
+    )
 
 
 async def holders(c: Connection, channel: Channel, hashes: Sequence[bytes]) -> list[HeldAddress]:

@@ -45,10 +45,14 @@ async def in_force(c: Connection, addresses: Collection[tuple[Channel, bytes]]) 
     )
     standing: dict[bytes, list[Suppression]] = {}
     for row in found:
-        only = None if row["blocks"] == "all" else Category(row["blocks"])
-        suppression = Suppression(row["number"], SuppressionReason(row["reason"]), only)
-        standing.setdefault(row["address_hash"], []).append(suppression)
+        standing.setdefault(row["address_hash"], []).append(suppression_of(row))
     return standing
+
+
+def suppression_of(row: Row) -> Suppression:
+    """What the consent rule is told of a stored one."""
+    only = None if row["blocks"] == "all" else Category(row["blocks"])
+    return Suppression(row["number"], SuppressionReason(row["reason"]), only)
 
 
 async def add(c: Connection, new: Sequence[NewSuppression]) -> list[int]:

@@ -12,7 +12,17 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from notifier.app import App
-from notifier.web import confirmations, consent, devices, notifications, recipients, reference, suppressions
+from notifier.web import (
+    confirmations,
+    consent,
+    devices,
+    events,
+    explanations,
+    notifications,
+    recipients,
+    reference,
+    suppressions,
+)
 from notifier.web.edge import Edge
 from notifier.web.guard import Keys
 from notifier.web.problems import HANDLED, MEDIA_TYPE, Kinds, on_error, unavailable
@@ -47,6 +57,8 @@ def create_app(app: App) -> FastAPI:
     api.include_router(consent.router)
     api.include_router(confirmations.router)
     api.include_router(suppressions.router)
+    api.include_router(explanations.router)
+    api.include_router(events.router)
     api.include_router(public_router(app))
     api.add_api_route("/health", health, include_in_schema=False)
     api.add_api_route("/ready", _ready(app), include_in_schema=False)

@@ -79,7 +79,7 @@ async def test_show_refuses_who_is_not_known_and_a_time_without_a_zone(town, run
 
 
 async def test_rebuild_reports_and_mends_exactly_what_differed(town, run, database, monkeypatch):
-    monkeypatch.setattr("notifier.commands.BATCH", 2)
+    monkeypatch.setattr("notifier.commands.consent.BATCH", 2)
     people = [await town.person(f"u{n}@example.test") for n in range(5)]
     for person in people:
         await say(town, person, granted=True, at=AGO)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
+from notifier.domain.events import EventType, Position
 from notifier.domain.messages import Lane
-from notifier.store import messages, orphans
+from notifier.store import messages, orphans, outbox
+from notifier.store.database import Database
 from notifier_channels.contract import Channel
-from tests.world import MARKETING, World
+from tests.world import MARKETING, Scripted, World
 
 pytestmark = pytest.mark.anyio
 
@@ -48,3 +51,60 @@ async def test_what_is_due_is_read_and_nothing_else(world):
     await world.queue(people[:5], MARKETING)
     await world.queue(people, MARKETING, due=60)
     assert await rows_read(world, LOOKS["count"]) == 5
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+OUTBOX = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'outbox'"
+EVENTS = (
+    "INSERT INTO outbox (type, recipient_id) SELECT 'message.failed', gen_random_uuid() FROM generate_series(1, %s)"
+)
+TYPES = frozenset(EventType)
+
+
+async def test_who_reads_on_reads_only_what_is_new(world):
+    await world.execute(EVENTS, 500)
+    async with world.database.connection() as c:
+        caught_up = await outbox.read(c, Position(), TYPES, 500)
+    await world.execute(EVENTS, 3)
+    await world.execute("ANALYZE outbox")
+    async with world.database.connection() as c, c.transaction():
+        await c.execute("SET LOCAL enable_seqscan = off")
+        [before] = await (await c.execute(OUTBOX)).fetchone()  # what this session read earlier is counted, too
+        page = await outbox.read(c, caught_up.cursor, TYPES, 500)
+        [after] = await (await c.execute(OUTBOX)).fetchone()
+    assert len(page.events) == after - before == 3
+
+
+@pytest.mark.parametrize("writes", [True, False])
+async def test_a_batch_of_fifty_takes_as_many_statements_as_one_of_one_with_events_or_without(
+    database_url, tmp_path, monkeypatch, writes
+):
+    database = Database(database_url, writes_events=writes)
+    await database.open()
+    try:
+        world = World(database, tmp_path / "journals")
+        counts = []
+        for size in (1, 50):
+            await world.queue(await world.people(size, prefix=f"of-{size}"), MARKETING)
+            async with world.worker(Scripted(), Lane.MARKETING) as work:
+                with monkeypatch.context() as patch:
+                    counts.append(counted(patch))
+                    await work()
+        assert counts[0] == counts[1]
+        assert await world.one("SELECT count(*) FROM outbox") == (51 if writes else 0)
+    finally:
+        await database.close()
+
+
+def counted(patch) -> list[int]:
+    """How many statements are sent from now on."""
+    seen = [0]
+    execute = psycopg.AsyncCursor.execute
+
+    async def count(self, *arguments, **options):
+        seen[0] += 1
+        return await execute(self, *arguments, **options)
+
+    patch.setattr(psycopg.AsyncCursor, "execute", count)
+    return seen

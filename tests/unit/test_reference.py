@@ -1,11 +1,13 @@
 """The reference pages say all that the code knows: settings, commands, routes and reasons. Rows are compared whole."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from uuid import UUID
 
 import pytest
 import typer
@@ -18,6 +20,7 @@ from notifier import cli
 from notifier.app import App
 from notifier.domain import explanation, retry
 from notifier.domain.consent import Rule, SuppressionReason
+from notifier.domain.events import EventType, Position, Removal, told
 from notifier.domain.messages import Category
 from notifier.settings import Settings, variable
 from notifier.web.server import create_app
@@ -185,6 +188,46 @@ def test_every_code_that_is_a_word_is_explained() -> None:
         said.update(re.findall(rf'\b(?:{kinds})\(f?"([a-z_]+|421)[":]', path.read_text()))
     assert {"cut_off", "certificate", "timeout"} <= said
     assert sorted(re.findall(r"^\| `([a-z_0-9]+)[:`]", _chapter("Codes"), re.MULTILINE)) == sorted(said)
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+def examples_of_events() -> dict[str, dict[str, Any]]:
+    text = (REFERENCE / "events.md").read_text()
+    found = re.findall(r"^### `(\S+)`\n(.*?)(?=^###? |\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: json.loads(re.findall(r"```json\n(.*?)```", chapter, re.DOTALL)[0]) for name, chapter in found}
+
+
+def test_every_type_of_event_has_a_chapter_with_an_example_that_is_one() -> None:
+    examples = examples_of_events()
+    assert list(examples) == [str(one) for one in EventType]
+    for type_, example in examples.items():
+        row = dict.fromkeys(("recipient", "channel", "topic", "detail", "granted", "ledger_number"))
+        made = told(
+            row | {"xid": "1", "number": 1, "type": type_, "subject": UUID(int=1), "notification_id": None}
+            | {"occurred_at": NOW, "told_at": NOW}
+        ).body  # fmt: skip
+        assert example["type"] == type_
+        assert list(example) == list(made)
+        assert list(example["data"]) == list(made["data"])
+        assert Position.parse(example["id"]) == Position(int(example["id"].split("_")[1]), example["sequence"])
+
+
+def test_every_cause_of_a_devices_removal_is_explained() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", _part("events.md", "### `device.removed`"), re.MULTILINE) == list(Removal)
+
+
+def test_every_code_of_a_webhook_is_explained() -> None:
+    codes = set(re.findall(r'Answer\("([a-z_]+)"', (ROOT / "notifier/dispatch/posting.py").read_text()))
+    codes |= {"certificate", "connect"}
+    page = (ROOT / "docs/how-to/webhooks.md").read_text().split("| code of the last try |")[1].split("\n\n")[0]
+    cells = " ".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))
+    assert {code for code in re.findall(r"`(\w+)`", cells) if not code.isdigit()} == codes
+
+
+def _part(page: str, title: str) -> str:
+    return (REFERENCE / page).read_text().split(f"\n{title}\n")[1]
 
 
 # What the log says ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 SCHEMA = """
 -- Of a bounce that proves nothing by itself (notifier_channels.contract.Strike): enough of them do.

@@ -1,0 +1,131 @@
+"""One webhook on the wire: to an address that was looked up and checked just before, and to no other.
+
+Names may lead elsewhere the next time they are looked up. So the connection goes to the very address that was
+checked, while the certificate is still held to the name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import httpx
+
+from notifier.domain.webhooks import may_be_reached, what_is_wrong
+
+TIMEOUT = 10.0  #: seconds for all of it: name, connection, answer
+MOST_READ = 16 * 1024  #: bytes of an answer, which nobody looks at, so that its connection can be used again
+PORTS = {"https": 443, "http": 80}
+
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a name, as the system's resolver gives them; it also reads `2130706433` and `0x7f.1`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of it: the status, or a word for why there is none."""
+
+    code: str
+
+    @property
+    def is_taken(self) -> bool:
+        """2xx, and nothing else: a redirect is not followed, since it may lead anywhere."""
+        return len(self.code) == 3 and self.code.startswith("2")
+
+    @property
+    def is_gone(self) -> bool:
+        """410: the receiver wants no more."""
+        return self.code == "410"
+
+
+class Post:
+    """Posts to one endpoint, over connections that no other endpoint shares."""
+
+    def __init__(
+        self, url: str, *, is_production: bool, resolve: Resolve = look_up, verify: ssl.SSLContext | bool = True
+    ) -> None:
+        self._url = _read(url) if what_is_wrong(url, is_production=is_production) is None else None
+        self._is_production = is_production
+        self._resolve = resolve
+        # No proxy from the environment: it would look names up itself.
+        self._http = httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False, timeout=TIMEOUT)
+
+    async def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Send it once."""
+        if self._url is None:
+            return Answer("refused_url")
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                address = await self._address(self._url)
+                if address is None:
+                    return Answer("refused_address")
+                return await self._send(self._url, address, headers, body)
+        except (TimeoutError, httpx.TimeoutException):
+            return Answer("timeout")
+        except OSError:  # of the look-up
+            return Answer("name")
+        except httpx.ConnectError as error:
+            return Answer("certificate" if "CERTIFICATE" in str(error).upper() else "connect")
+        except httpx.HTTPError:
+            return Answer("broken")
+
+    async def _address(self, url: httpx.URL) -> str | None:
+        """Where to connect to; None when the name leads, also, to where it must not."""
+        found = await self._resolve(_host(url), url.port or PORTS[url.scheme])
+        allowed = all(may_be_reached(one, is_production=self._is_production) for one in found)
+        return found[0] if found and allowed else None
+
+    async def _send(self, url: httpx.URL, address: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        request = self._http.build_request(
+            "POST",
+            url.copy_with(host=address),
+            content=body,
+            headers={
+                **headers,
+                "Host": url.netloc.decode("ascii"),
+                "Content-Type": "application/json",
+                "User-Agent": "notifier-dispatch",
+            },
+            extensions={"sni_hostname": _host(url)},
+        )
+        response = await self._http.send(request, stream=True)
+        try:
+            read = 0
+            async for piece in response.aiter_raw():
+                if (read := read + len(piece)) > MOST_READ:
+                    break
+        except httpx.HTTPError:
+            pass  # the status has been said
+        finally:
+            await response.aclose()
+        return Answer(str(response.status_code))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+
+def _read(url: str) -> httpx.URL | None:
+    """None for what httpx does not take, though it looked like a URL."""
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL:
+        return None
+
+
+def _host(url: httpx.URL) -> str:
+    return url.raw_host.decode("ascii").strip("[]")
