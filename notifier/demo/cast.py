@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
+from zoneinfo import ZoneInfo
 
 FIRST = (
     "Ada", "Bela", "Chidi", "Dana", "Emre", "Fatou", "Greta", "Hugo", "Ines", "Jonas",
@@ -15,7 +16,10 @@ FIRST = (
 )  # fmt: skip
 LAST = ("Adler", "Brandt", "Costa", "Diallo", "Eriksen", "Fischer", "Gupta", "Haas", "Ito", "Jensen")
 SIMULATED = {"bounce": 4, "late-bounce": 2, "complaint": 2, "greylist": 4}
-ZONES = ("Europe/Berlin", "Europe/Lisbon", "America/New_York", "Asia/Tokyo")
+ZONES = ("Europe/Lisbon", "Asia/Kolkata", "Asia/Tokyo", "Pacific/Auckland", "Pacific/Honolulu", "America/New_York")
+"""So far around the world that it is day in one of them and night in another at any time."""
+
+DAY, NIGHT = range(10, 19), range(23, 29)  #: hours that no pack of quiet hours closes, and hours that all close
 EVERY_FOURTH_IS_NO_SUBSCRIBER = 4
 EVERY_SIXTH_TAKES_NO_OFFERS = 6
 
@@ -25,11 +29,12 @@ DEAD, OFF, BUSY, DOUBTFUL = "+12025550131", "+12025550133", "+12025550135", "+12
 PHONES = range(120, 168)  #: which of the people have one
 MOODS = (DEAD, OFF, BUSY, DOUBTFUL)  #: of the first of these
 SPEAK_FRENCH = (130, 131)
+ASLEEP = (151, 152, 153)  #: it is night where they live; the others with a phone are up
 DEVICES = range(156, 186)
 TWO_DEVICES = range(156, 166)
 WITHOUT_APP = range(162, 166)  #: whose second device has lost the app
 
-AREAS = (213, 305, 312, 404, 415, 503, 512, 602, 614, 617, 702, 713, 718, 808, 816, 907, 919, 952)
+AREAS = (204, 226, 236, 250, 289, 306, 403, 416, 506, 519, 587, 604, 613, 647, 705, 709, 780, 902)  #: of Canada
 FRENCH_AREAS = (367, 418, 438, 450, 514, 579, 581, 819, 873)  #: of Québec
 
 
@@ -46,6 +51,7 @@ class Person:
     is_subscriber: bool
     phone: str | None = None
     takes_offers: bool = False  #: said yes to product news by text message
+    is_asleep: bool = False  #: takes offers, but it is night there
     devices: tuple[str, ...] = ()  #: Firebase installation ids
 
     def line(self, now: datetime) -> dict[str, Any]:
@@ -74,15 +80,15 @@ def fiction(areas: Sequence[int] = (*AREAS, *FRENCH_AREAS)) -> list[str]:
     return [f"+1{area}55501{last:02}" for area in areas for last in range(100)]
 
 
-def cast(run: str, stopped: Collection[str] = ()) -> list[Person]:
+def cast(run: str, now: datetime, stopped: Collection[str] = ()) -> list[Person]:
     """Two hundred people. Their addresses hold the run, so that each run meets them for the first time.
 
-    `stopped`: numbers on which somebody said STOP in an earlier run. Nobody has them now.
+    `now` decides where it is day. `stopped`: numbers on which somebody said STOP in an earlier run; nobody has them.
     """
     moods = [mood for mood, count in SIMULATED.items() for _ in range(count)]
     names = [f"{first} {last}" for last, first in product(LAST, FIRST)]
     phones = _phones(stopped)
-    return [_person(run, number, name, moods, phones.get(number)) for number, name in enumerate(names)]
+    return [_person(run, now, number, name, moods, phones.get(number)) for number, name in enumerate(names)]
 
 
 def _phones(stopped: Collection[str]) -> dict[int, str]:
@@ -94,7 +100,18 @@ def _phones(stopped: Collection[str]) -> dict[int, str]:
     return {**dict(everybody), **dict(french)}
 
 
-def _person(run: str, number: int, name: str, moods: Sequence[str], phone: str | None) -> Person:
+def _zone(number: int, now: datetime) -> str:
+    """Where somebody lives: with a phone, where its texts may come now, or where they must wait for the morning."""
+    if number not in PHONES:
+        return ZONES[number % len(ZONES)]
+    wanted = NIGHT if number in ASLEEP else DAY
+    hours = {zone: now.astimezone(ZoneInfo(zone)).hour for zone in ZONES}
+    return next(zone for zone, hour in hours.items() if hour in wanted or hour + 24 in wanted)
+
+
+def _person(  # all that makes somebody
+    run: str, now: datetime, number: int, name: str, moods: Sequence[str], phone: str | None
+) -> Person:
     simulator = moods[number] if number < len(moods) else None
     local = name.lower().replace(" ", ".")
     email = f"{simulator}+{run}-{number}@simulator.notifier.test" if simulator else f"{local}@{run}.people.test"
@@ -103,12 +120,13 @@ def _person(run: str, number: int, name: str, moods: Sequence[str], phone: str |
         name=name,
         email=email,
         locale=_locale(number),
-        timezone=ZONES[number % len(ZONES)],
+        timezone=_zone(number, now),
         simulator=simulator,
         is_subscriber=simulator != "greylist"
         and (simulator is not None or number % EVERY_FOURTH_IS_NO_SUBSCRIBER != 0),
         phone=phone,
         takes_offers=phone is not None and number % EVERY_SIXTH_TAKES_NO_OFFERS != 0,
+        is_asleep=number in ASLEEP,
         devices=tuple(_devices(run, number)),
     )
 

@@ -35,6 +35,11 @@ class Play:
     promised: list[Check] = field(default_factory=list)
     _shown: int = field(default=0, init=False)
 
+    @property
+    def asleep(self) -> Sequence[Person]:
+        """Those who would take an offer by text message, but in whose zone it is night."""
+        return [person for person in self.people if person.is_asleep]
+
     async def settle(self, text: str, *waves: Wave) -> None:
         """Wait until these waves are through, and show what became of them."""
         self.waves += waves

@@ -35,6 +35,10 @@ class Wave:
     states: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     handed_over_at: datetime | None = None
 
+    def asleep(self) -> list[str]:
+        """Messages that wait for the morning where their person lives."""
+        return [id_ for id_, (state, reason) in self.states.items() if state == "queued" and _is_quiet(reason)]
+
     def count(self) -> Counter[tuple[str, str]]:
         """How many stand how, and why."""
         return Counter((state, reason or "") for state, reason in self.states.values())
@@ -52,7 +56,9 @@ class Wave:
         return [id_ for id_, one in self.channels.items() if one == channel]
 
     def _may_change(self, id_: str, person: Person) -> bool:
-        state = self.states.get(id_, ("queued", None))[0]
+        state, reason = self.states.get(id_, ("queued", None))
+        if state == "queued" and _is_quiet(reason):
+            return False
         match self.channels[id_]:
             case "email":
                 return state in ONGOING or (state == "delivered" and person.simulator in STILL_TO_COME)
@@ -60,6 +66,10 @@ class Wave:
                 return state in ONGOING and state != LAST_OF_PUSH
             case _:
                 return state in ONGOING
+
+
+def _is_quiet(reason: str | None) -> bool:
+    return (reason or "").startswith("quiet_hours")
 
 
 async def hand_over(

@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from uuid import UUID
 
 from notifier.demo.acts.codes import Codes
@@ -67,7 +68,9 @@ def judge(play: Play, mails: Sequence[Mail], texts: Sequence[Text], pushes: Sequ
     states = [state for wave in play.waves for state in wave.states.values()]
     lost = sum(len(wave.ongoing()) for wave in play.waves)
     silent = sum(state in NOT_SENT and not reason for state, reason in states)
-    play.promise("nothing is lost", not lost, f"{len(states)} accepted, {lost} without an outcome")
+    waiting = sum(len(wave.asleep()) for wave in play.waves)
+    seen = f"{len(states)} accepted, {waiting} wait for the morning, {lost} without an outcome"
+    play.promise("nothing is lost", not lost, seen)
     play.promise("whatever was not sent has a reason", not silent, f"{silent} without one")
 
 
@@ -89,7 +92,7 @@ async def play(
             inbox=await stack.enter_async_context(Inbox(sandbox)),
             phones=await stack.enter_async_context(Phones(sandbox)),
             explain=explain,
-            people=cast(f"r{secrets.token_hex(3)}", await _stopped_before(database, hasher)),
+            people=cast(f"r{secrets.token_hex(3)}", datetime.now(UTC), await _stopped_before(database, hasher)),
         )
         pages = await play_all(all_)
     named = zip(("Unsubscribe page", "Preference page"), pages, strict=False)

@@ -38,6 +38,7 @@ MEANINGS = {
     "bounced": "came back",
     "reached_otherwise": "the text message arrived",
     "complained": "called it spam",
+    "quiet_hours": "it is night there",
 }
 HEAD = ("From", "To", "Subject", "List-Id", "List-Unsubscribe", "List-Unsubscribe-Post")
 
@@ -68,7 +69,8 @@ class Counts:
         by_state: Counter[str] = Counter(wave.states[id_][0] for id_ in ids if id_ in wave.states)
         delivered = by_state["delivered"] + by_state["complained"] + (channel == "push") * by_state["accepted"]
         sent = delivered + by_state["bounced"] + (channel != "push") * by_state["accepted"]
-        held_back = by_state["suppressed"] + by_state["cancelled"] + by_state["expired"]
+        waiting = len({*wave.asleep()} & {*ids})
+        held_back = by_state["suppressed"] + by_state["cancelled"] + by_state["expired"] + waiting
         return cls(len(ids), sent, delivered, held_back, by_state["failed"] + by_state["bounced"])
 
 

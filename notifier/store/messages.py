@@ -209,10 +209,10 @@ async def marketing_sent_to(
     return await rows(
         c,
         "SELECT m.recipient_id, m.topic, m.channel, a.number, a.started_at"
-        " FROM (SELECT coalesce(%s, statement_timestamp()) AS at) AS asked CROSS JOIN messages m"
+        " FROM (SELECT coalesce(%s::timestamptz, statement_timestamp()) AS at) AS asked CROSS JOIN messages m"
         " JOIN attempts a ON a.message_id = m.id"
         " WHERE m.recipient_id = ANY(%s) AND m.category = 'marketing' AND m.expires_at > asked.at - %s"
-        " AND a.started_at > asked.at - %s AND a.started_at <= coalesce(%s, 'infinity')"
+        " AND a.started_at > asked.at - %s AND a.started_at <= coalesce(%s::timestamptz, 'infinity')"
         " AND a.state IN ('started', 'accepted', 'unknown')",
         (at, list(recipients), since, since, at),
     )

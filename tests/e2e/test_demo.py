@@ -10,8 +10,11 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from rich.console import Console
 
@@ -40,6 +43,7 @@ SHOWN = (
     "“Stop please”",
     "Notifier: You will get no more text messages from us.",
     "6 of 6 answered",
+    "3 of 3 wait",
     "7 of 7 tried once",
 )  #: what must stand in the output: a line for each thing that the demo is there to show
 
@@ -81,28 +85,44 @@ def test_the_scenario_holds_and_ends_with_0(state):
 
 
 def test_each_run_meets_new_people():
-    first, second = cast("r1"), cast("r2")
+    first, second = cast("r1", NOW), cast("r2", NOW)
     assert len({person.email for person in first} | {person.email for person in second}) == 400
     assert len({person.id for person in first}) == 200
     assert {order(first[0], 1)["name"], letter(first[0], "x")["name"]} == {first[0].name.split()[0]}
 
 
 def test_numbers_and_devices_are_such_as_notifier_takes_and_nobody_shares_one():
-    people = cast("r123abc")
+    people = cast("r123abc", NOW)
     phones = [person.phone for person in people if person.phone]
     assert all(PhoneNumber.parse(phone).e164 == phone for phone in phones)
     assert len({*phones}) == len(phones) == 48
     devices = [device for person in people for device in person.devices]
     assert all(Device.parse(DeviceKind.FID, device) for device in devices)
     assert len({*devices}) == len(devices) == 40
-    assert not {*devices} & {device for person in cast("r123abd") for device in person.devices}
+    assert not {*devices} & {device for person in cast("r123abd", NOW) for device in person.devices}
 
 
 def test_a_number_that_said_stop_in_an_earlier_run_is_nobodys_now():
     numbers = fiction()
     stopped = numbers[::2]
-    assert not {*stopped} & {person.phone for person in cast("r1", stopped)}
+    assert not {*stopped} & {person.phone for person in cast("r1", NOW, stopped)}
     assert all(PhoneNumber.parse(number) for number in numbers)
+
+
+@given(st.datetimes(datetime(2026, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001  bounds have none
+def test_at_any_time_some_are_up_and_some_are_asleep(now):
+    for person in cast("r1", now):
+        hour = now.astimezone(ZoneInfo(person.timezone)).hour
+        if person.phone:
+            assert hour in ((23, 0, 1, 2, 3, 4) if person.is_asleep else range(10, 19))
+    assert sum(person.is_asleep and person.takes_offers for person in cast("r1", now)) == 3
+
+
+def test_what_waits_for_the_morning_is_not_lost(everything):
+    play, *arrived = everything
+    play.waves.append(wave("sms", play.people, "queued", "quiet_hours:night/Asia/Tokyo"))
+    scenario.judge(play, *arrived)
+    assert broken(play) == set()
 
 
 # What is judged -------------------------------------------------------------------------------------------------------
@@ -140,7 +160,7 @@ def text(person, body, *, is_typed=False, has_arrived=True):
 @pytest.fixture
 def news():
     """All went well: one reader left, one mail was only scanned, one left while it was queued."""
-    people = [person for person in cast("r1") if person.simulator is None and person.is_subscriber][:4]
+    people = [person for person in cast("r1", NOW) if person.simulator is None and person.is_subscriber][:4]
     left, scanned, late, _ = people
     made = Newsletters(
         make(people),
@@ -201,7 +221,7 @@ def test_an_order_that_was_held_back_is_seen(news):
 @pytest.fixture
 def codes():
     """One phone works, one number is dead, one phone is off."""
-    everybody = cast("r1")
+    everybody = cast("r1", NOW)
     people = [next(p for p in everybody if p.phone not in (None, *MOODS))]
     people += [next(p for p in everybody if p.phone == number) for number in (DEAD, OFF)]
     made = Codes(make(people), wave("email", people, "delivered"), {p.id: f"00000{n}" for n, p in enumerate(people)})
@@ -243,14 +263,16 @@ def test_a_mail_that_waited_for_its_turn_is_seen(codes):
 @pytest.fixture
 def offers():
     """One typed STOP, one asked for the bus stop, one never said yes; what their phones have, newest first."""
-    everybody = [person for person in cast("r1") if person.phone not in (None, *MOODS)]
+    everybody = [person for person in cast("r1", NOW) if person.phone not in (None, *MOODS)]
     stopper, asker = [person for person in everybody if person.takes_offers][:2]
     stranger = next(person for person in everybody if not person.takes_offers)
-    people = [stopper, asker, stranger]
+    sleeper = next(person for person in everybody if person.is_asleep)
+    people = [stopper, asker, stranger, sleeper]
     by_mail, by_text = wave("email", people, "delivered"), wave("sms", people, "delivered")
     both = Wave("offers", "marketing", by_mail.people | by_text.people, by_mail.channels | by_text.channels)
     both.states = by_mail.states | by_text.states
     both.states[both.message_to(stopper.id, "sms")] = ("cancelled", "withdrawn:all/sms")
+    both.states[both.message_to(sleeper.id, "sms")] = ("queued", "quiet_hours:night/Asia/Tokyo")
     made = Offers(make(people), both, wave("email", [stopper], "delivered"))
     made.typed = {stopper.phone: "STOP", asker.phone: QUESTION}
     made.answers = {stopper.phone: ["You will get no more"], asker.phone: []}
@@ -272,7 +294,7 @@ def judge_texts(offers, texts):
 def test_a_stop_that_was_honoured_is_found_well(offers):
     made, texts, *_ = offers
     assert judge_texts(made, texts) == set()
-    assert len(made.play.promised) == 6
+    assert len(made.play.promised) == 7
 
 
 def test_a_text_after_stop_is_seen_on_the_phone(offers):
@@ -305,6 +327,13 @@ def test_a_question_that_was_taken_for_stop_is_seen(offers):
     assert judge_texts(made, texts[1:]) == {"a bus stop is no STOP"}
 
 
+def test_an_offer_in_the_middle_of_the_night_is_seen(offers):
+    made, texts, *_ = offers
+    [sleeper] = made.play.asleep
+    made.offers.states[made.offers.message_to(sleeper.id, "sms")] = ("delivered", None)
+    assert judge_texts(made, texts) == {"a phone is not woken at night"}
+
+
 def test_an_offer_without_a_yes_is_seen(offers):
     made, texts, *_, stranger = offers
     stray = text(stranger, "Notifier: Lamps you can talk to")
@@ -317,7 +346,7 @@ def test_an_offer_without_a_yes_is_seen(offers):
 @pytest.fixture
 def apps():
     """Two people with two devices each; from one of these the app was deleted."""
-    owners = [person for person in cast("r1") if len(person.devices) > 1][:2]
+    owners = [person for person in cast("r1", NOW) if len(person.devices) > 1][:2]
     made = Apps(make(owners), wave("push", owners * 2, "accepted"), wave("push", owners * 2, "accepted"))
     made.gone = [owners[0].devices[0]]
     screens = [owners[0].devices[1], *owners[1].devices]
@@ -360,7 +389,7 @@ def test_a_later_push_to_a_dead_device_is_seen(apps):
 @pytest.fixture
 def everything():
     """A mail, a text and a push, and all of them there."""
-    person = next(person for person in cast("r1") if person.devices and person.phone)
+    person = next(person for person in cast("r1", NOW) if person.devices and person.phone)
     play = make([person])
     play.waves = [wave("email", [person], "delivered"), wave("sms", [person], "delivered")]
     play.waves += [wave("push", [person], "accepted")]

@@ -42,7 +42,7 @@ class Offers:
             channels=["sms", "email"],
             send_at=datetime.now(UTC) + SOON,
         )
-        readers = [person for person in people if person.takes_offers and person.phone not in MOODS]
+        readers = [one for one in people if one.takes_offers and one.phone not in MOODS and one not in play.asleep]
         self.typed = _typed(readers)
         for phone, words in self.typed.items():
             self.answers[phone] = await play.phones.type_on(phone, words)
@@ -78,6 +78,8 @@ class Offers:
         askers = self.typed.keys() - stoppers.keys()
         unheard = {phone for phone in askers if phone in offered and not self.answers[phone]}
         play.everybody("a bus stop is no STOP", askers, unheard, "still got the offer")
+        waiting = {owner.id for owner in play.asleep if self._state(owner.id) == "queued"}
+        play.everybody("a phone is not woken at night", {owner.id for owner in play.asleep}, waiting, "wait")
         strangers = {person.phone for person in play.people if person.phone and not person.takes_offers}
         play.nobody("without a yes got an offer by text", strangers, offered, "phones")
 
