@@ -74,6 +74,14 @@ async def test_the_api_is_this_and_nothing_else(api: Api) -> None:
         ("POST", "/v1/suppressions"),
         ("POST", "/v1/suppressions/lookup"),
         ("POST", "/v1/suppressions/{number}/lift"),
+        ("GET", "/v1/messages/{id}/explanation"),
+        ("POST", "/v1/explain"),
+        ("GET", "/v1/events"),
+        ("POST", "/v1/webhooks"),
+        ("GET", "/v1/webhooks"),
+        ("GET", "/v1/webhooks/{id}/given-up"),
+        ("DELETE", "/v1/webhooks/{id}"),
+        ("POST", "/v1/webhooks/{id}/replay"),
     }
 
 
@@ -455,9 +463,13 @@ async def test_every_example_is_accepted(api: Api) -> None:
                 body = example if isinstance(example, str) else json.dumps(example)
                 headers = once() | {"Content-Type": media_type}
                 newest = (await api.rows("SELECT max(number) AS number FROM suppressions"))[0]["number"] or 1
-                response = await api.client.request(method, concrete(path, newest), content=body, headers=headers)
+                there = path
+                if path.startswith("/v1/webhooks/"):  # of the one that the example before has added
+                    [endpoint] = await api.rows("SELECT id::text FROM webhook_endpoints")
+                    there = path.replace("{id}", endpoint["id"])
+                response = await api.client.request(method, concrete(there, newest), content=body, headers=headers)
                 assert response.is_success, response.text
-                assert not response.json().get("problems")
+                assert response.status_code == 204 or not response.json().get("problems")
                 tried += 1
     assert tried >= 5
 
