@@ -35,9 +35,10 @@ class Hooks:
     sns: Sns
     client: httpx.AsyncClient
 
-    async def mail(self, raw: bytes, recipient: str, token: str = SECRET, **query: str) -> int:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "message/rfc822"}
-        query = {"recipient": recipient} | query
+    async def mail(self, raw: bytes, recipient: str, sender: str | None = None) -> int:
+        headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "message/rfc822"}
+        headers |= {} if sender is None else {"Envelope-From": sender}
+        query = {"recipient": recipient}
         return (await self.client.post("/hooks/mail", params=query, content=raw, headers=headers)).status_code
 
     async def ses(self, body: bytes) -> int:
@@ -85,6 +86,16 @@ async def test_a_raw_mail_is_taken_with_its_envelope(doors):
     assert await doors.mail(GONE, f"{reference}@in.acme.test", sender="") == 204
     assert await doors.town.state(message) == "bounced"
     assert await doors.suppressed() == ["hard_bounce"]
+
+
+@pytest.mark.parametrize(
+    ("sender", "lines"), [("ann@one.test", 1), ("<ann@one.test>", 1), (None, 1), ("", 0), ("<>", 0)]
+)
+async def test_the_envelopes_sender_stands_in_a_header(doors, sender, lines):
+    person, _, _ = await doors.message()
+    address = doors.app.links.unsubscribe_mailto(person, "newsletter")
+    assert await doors.mail(b"From: ann@one.test\nSubject: unsubscribe\n\n", address, sender) == 204
+    assert len(await doors.town.ledger(person)) == lines
 
 
 @pytest.mark.parametrize("token", ["", "x" * 42, SECRET + "x", "é"])
