@@ -43,13 +43,15 @@ def moment(text: str | None) -> datetime | None:
     """An instant that was given with its zone, in UTC; another is refused by name."""
     from datetime import UTC, datetime
 
+    if not text:
+        return None
     try:
-        given = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        given = datetime.min  # noqa: DTZ901  # refused below, as it has no zone
-    if given is not None and given.tzinfo is None:
-        raise typer.BadParameter("write it with its zone, like 2026-03-01T09:00:00Z", param_hint="--at")
-    return given.astimezone(UTC) if given else None
+        given = datetime.fromisoformat(text)
+        if given.tzinfo is not None:
+            return given.astimezone(UTC)
+    except (ValueError, OverflowError):  # the last day of the year 9999, further west
+        pass
+    raise typer.BadParameter("write it with its zone, like 2026-03-01T09:00:00Z", param_hint="--at")
 
 
 def read_appearance() -> Appearance:

@@ -13,6 +13,7 @@ from uuid import UUID
 from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
 from notifier.domain.consent import ALL, MARKETING, SuppressionReason, Topic
 from notifier.domain.feedback import Tolerance, proves_nobody_there
+from notifier.domain.messages import Category
 from notifier.domain.recipients import Hasher
 from notifier.store import addresses, events, suppressions
 from notifier.store.addresses import Reached
@@ -90,13 +91,20 @@ class Feedback:
                 return MARKETING, "complaint"
             case EventKind.UNSUBSCRIBED if reached.channel is Channel.SMS:
                 return ALL, "provider"
-            case EventKind.UNSUBSCRIBED:
-                topic = self.topics.get(reached.topic)
-                if topic and topic.mandatory:
-                    return None
-                return (topic.scope if topic else MARKETING), "provider"
+            case EventKind.UNSUBSCRIBED if scope := _left(self.topics.get(reached.topic)):
+                return scope, "provider"
             case _:
                 return None
+
+
+def _left(topic: Topic | None) -> str | None:
+    """What somebody refuses who left a provider's list by a mail of this topic; None: the topic cannot be refused.
+
+    A provider knows lists and streams of its own and none of our topics: "all" there is all marketing here.
+    """
+    if topic and topic.mandatory:
+        return None
+    return topic.scope if topic and topic.category is Category.TRANSACTIONAL else MARKETING
 
 
 def _reason(report: DeliveryEvent, channel: Channel) -> SuppressionReason | None:

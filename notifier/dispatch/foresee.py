@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from notifier.dispatch.timing import Timing
@@ -38,6 +38,8 @@ from notifier.store.recipients import Recipient
 from notifier_channels.contract import Channel
 
 AGES = timedelta(days=366)  #: how long something of a topic alone, without a template, is taken to be of use
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)  #: that may be asked about
+FURTHEST = timedelta(days=3653)  #: ten years ahead; further off no rule of today says anything, and calendars end
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Foresee:
         """Decide about a message that does not exist.
 
         Raises:
-            InvalidInput: the topic, the template or the channel is none of ours.
+            InvalidInput: the topic, the template or the channel is none of ours, or the instant is too far off.
             NotFound: there is no such recipient.
 
         """
@@ -82,7 +84,7 @@ class Foresee:
         if person is None:
             raise NotFound("There is no recipient with this id.")
         now = await messages.clock(c)
-        at = asked.at or now
+        at = _near(asked.at or now, now)
         ledger = await consent.ledger_of(c, person.id)
         held = {one.id: one for one in await self._held(c, person.id, asked.channel, at)} or {None: _NOWHERE}
         caps = self.timing.caps_of(topic, asked.channel)
@@ -142,6 +144,13 @@ class Foresee:
             self.timing.hours_of(asked.topic, where),
             sent,
         )
+
+
+def _near(at: datetime, now: datetime) -> datetime:
+    """The instant, if it can be reckoned with."""
+    if EARLIEST <= at <= now + FURTHEST:
+        return at
+    raise InvalidInput([Problem("/at", "is too far off; ask about an instant from 1970 to ten years from now")])
 
 
 _NOWHERE = _Held(None, None, None, ())

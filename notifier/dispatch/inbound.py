@@ -98,7 +98,7 @@ class Inbound:
             address.message,
             bounce.kind,
             SOURCE,
-            _digest(raw, address.message).hex(),
+            _digest(raw, address.message.bytes).hex(),
             self.now(),
             address.attempt,
             bounce.code,
@@ -107,7 +107,7 @@ class Inbound:
         )
 
     def _complaint(self, complaint: Complaint, raw: bytes, address: ReturnPath) -> DeliveryEvent:
-        digest = _digest(raw, address.message).hex()
+        digest = _digest(raw, address.message.bytes).hex()
         kind = EventKind.COMPLAINED
         return DeliveryEvent(address.message, kind, SOURCE, digest, self.now(), address.attempt, complaint.feedback)
 
@@ -130,7 +130,8 @@ class Inbound:
         return None if topic.mandatory else topic.scope
 
     async def _refuse(self, c: Connection, address: MailOptOut, scope: str, wish: Wish, raw: bytes) -> Came:
-        if not await inbound.take_mail(c, _digest(raw, address.recipient)):
+        about = address.recipient.bytes + address.topic_hash  # one mail to the addresses of two topics leaves both
+        if not await inbound.take_mail(c, _digest(raw, about)):
             return Came.REPEATED
         reached = await self._reached(c, address.recipient, wish.sender)
         bound = await lock_bound(c, self.hasher, reached, [address.recipient])
@@ -166,5 +167,6 @@ def _bare(path: str) -> str:
     return path.strip().strip("<>")
 
 
-def _digest(raw: bytes, about: UUID) -> bytes:
-    return sha256(about.bytes + raw).digest()
+def _digest(raw: bytes, about: bytes) -> bytes:
+    """`about` is as long for every mail of its kind, so that no two pairs give the same bytes."""
+    return sha256(about + raw).digest()

@@ -179,9 +179,12 @@ class OptOut:
         return self.links.undo_token(link.recipient, lines, now) if 0 < len(lines) <= MOST_UNDONE else None
 
     def _is_own(self, line: Row, link: PageLink, now: datetime) -> bool:
-        """A no that came through this very link, within the hour, to something that had been allowed."""
+        """A no that came through this very link, within the hour, to something that had been allowed.
+
+        Not an adopter's copy of it: what had been allowed to the nameless one was not to them.
+        """
         said = line["evidence"]
-        recent = line["recorded_at"] > now - UNDO_FOR
+        recent = line["recorded_at"] > now - UNDO_FOR and "adopted_from" not in said
         return recent and _said(link).items() <= said.items() and line["source"] in set(Way) and said["allowed_before"]
 
     # Undo -------------------------------------------------------------------------------------------------------------

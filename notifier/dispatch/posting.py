@@ -72,7 +72,7 @@ class Post:
                 return await self._send(self._url, address, headers, body)
         except (TimeoutError, httpx.TimeoutException):
             return Answer("timeout")
-        except OSError:  # of the look-up
+        except (OSError, UnicodeError):  # of the look-up; what cannot be a name at all is the latter
             return Answer("name")
         except httpx.ConnectError as error:
             return Answer("certificate" if "CERTIFICATE" in str(error).upper() else "connect")

@@ -22,6 +22,7 @@ GIVE_UP_AFTER = timedelta(days=3)
 FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=5), timedelta(hours=6)
 LONGEST_PAUSE = timedelta(minutes=1)  #: of an endpoint that took nothing of a whole batch
 LONGEST_URL = 2000
+LONGEST_LABEL = 63  #: of a name, between its dots (RFC 1035 2.3.4); no resolver takes a longer one, or an empty one
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,9 @@ def what_is_wrong(url: str, *, is_production: bool) -> str | None:
             ipaddress.IPv4Address(parts.hostname)  # 0177.0.0.1 and 2130706433 are other ways to write 127.0.0.1
     except ValueError:
         return _NO_URL
-    if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url or not parts.hostname:
+    if not all(0 < len(label) <= LONGEST_LABEL for label in (parts.hostname or "").removesuffix(".").split(".")):
+        return _NO_URL
+    if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
         return _NO_URL
     if parts.scheme != "https" and (is_production or parts.scheme != "http"):
         return "must begin with https://"

@@ -67,9 +67,13 @@ WHERE earlier.recipient_id = ANY(%s)
 
 _WITHDRAWN = "withdrawn"  # what workers listen to: a no reaches those who have the person's message in hand
 
+# By every id that the person may have in hand: of somebody nameless who was adopted meanwhile, by the one from before.
 _TELL = f"""
-SELECT pg_notify('{_WITHDRAWN}', json_build_array(number, recipient_id, scope, channel)::text)
-FROM consent_events WHERE number = ANY(%s) AND NOT granted
+SELECT pg_notify('{_WITHDRAWN}', json_build_array(e.number, who.id, e.scope, e.channel)::text)
+FROM consent_events e
+CROSS JOIN LATERAL (SELECT e.recipient_id UNION ALL SELECT id FROM recipients WHERE merged_into = e.recipient_id)
+    AS who (id)
+WHERE e.number = ANY(%s) AND NOT e.granted
 """
 
 

@@ -230,7 +230,8 @@ async def _merge(c: Connection, planned: Plan) -> None:
 async def _copied_ledger(c: Connection, planned: Plan) -> list[NewEvent]:
     ledger = await rows(
         c,
-        "SELECT number, recipient_id, scope, channel, granted, occurred_at, expires_at, source FROM consent_events"
+        "SELECT number, recipient_id, scope, channel, granted, occurred_at, expires_at, source, evidence"
+        " FROM consent_events"
         " WHERE recipient_id = ANY(%s) ORDER BY number",
         (list(planned.merged),),
     )
@@ -243,7 +244,7 @@ async def _copied_ledger(c: Connection, planned: Plan) -> list[NewEvent]:
             source=line["source"],
             occurred_at=line["occurred_at"],
             expires_at=line["expires_at"],
-            evidence={"adopted_from": line["number"]},
+            evidence={**line["evidence"], "adopted_from": line["number"]},
         )
         for line in ledger
     ]

@@ -54,7 +54,7 @@ class ExplainBody(Body):
     topic: Annotated[Line, Field(max_length=100)] | None = None
     template: Annotated[Line, Field(max_length=100)] | None = None
     channel: Channel
-    at: Moment | None = Field(None, description="Default: now. May be past or to come.")
+    at: Moment | None = Field(None, description="Default: now. From 1970 to ten years from now.")
 
 
 class ForesightAnswer(ExplanationAnswer):

@@ -30,6 +30,7 @@ from notifier_channels.email import postmark, ses
 log = structlog.get_logger(__name__)
 
 AGAIN = {"Retry-After": "30"}
+SENDER = "Envelope-From"  #: the header with the envelope's sender; `<>` for none, and absent when it is not known
 MOST_FETCHED = 64 * 1024  #: bytes of a certificate, or of what SNS answers to a confirmation
 MOST_CERTIFICATES = 16
 FETCH_WITHIN = 10.0  #: seconds
@@ -83,18 +84,22 @@ def mail_hooks(app: App, get: Fetch = fetch) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class MailDoor:
-    """Takes a raw mail (RFC 5322) whose envelope stands in the query."""
+    """Takes a raw mail (RFC 5322) whose envelope stands beside it.
+
+    The recipient, which we have signed, stands in the query; the sender is a person's address and stands in a header,
+    as queries are written into the logs of proxies.
+    """
 
     secret: str
     inbound: Inbound
 
-    async def take(self, request: Request, recipient: str, sender: str | None = None) -> Response:
+    async def take(self, request: Request, recipient: str) -> Response:
         """204 for whatever it is: who sends learns nothing. 503: send it again."""
         if not _same(request.headers.get("authorization", ""), f"Bearer {self.secret}"):
             return Response(status_code=401, headers={"WWW-Authenticate": "Bearer"})
         raw = await request.body()  # cut off at the edge
         try:
-            await self.inbound(raw, recipient, sender)
+            await self.inbound(raw, recipient, request.headers.get(SENDER))
         except psycopg.Error as error:
             log.error("inbound.not_saved", error=type(error).__name__)
             return Response(status_code=503, headers=AGAIN)

@@ -7,7 +7,8 @@ import pytest
 
 from notifier.domain.events import EventType, Position
 from notifier.domain.messages import Lane
-from notifier.store import messages, orphans, outbox
+from notifier.store import consent, messages, orphans, outbox
+from notifier.store.consent import NewEvent
 from notifier.store.database import Database
 from notifier_channels.contract import Channel
 from tests.world import MARKETING, Scripted, World
@@ -51,6 +52,21 @@ async def test_what_is_due_is_read_and_nothing_else(world):
     await world.queue(people[:5], MARKETING)
     await world.queue(people, MARKETING, due=60)
     assert await rows_read(world, LOOKS["count"]) == 5
+
+
+async def test_to_tell_of_a_no_the_adopted_of_others_are_not_read(world):
+    people = await world.people(200)
+    await world.execute(
+        "UPDATE recipients SET external_id = NULL, merged_into = %s WHERE id = ANY(%s)", people[0], people[100:]
+    )
+    said = [NewEvent(person, "marketing", "any", granted=False, source="api") for person in people[1:6]]
+    read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'recipients'"
+    async with world.database.connection() as c, c.transaction():
+        await c.execute("SET LOCAL enable_seqscan = off")
+        [before] = await (await c.execute(read)).fetchone()  # what this session read earlier is counted, too
+        await consent.record(c, said)
+        [after] = await (await c.execute(read)).fetchone()
+    assert after - before <= 4 * len(said)  # the foreign keys of what was written
 
 
 # Events ---------------------------------------------------------------------------------------------------------------

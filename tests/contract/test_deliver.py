@@ -636,6 +636,20 @@ async def test_a_no_said_between_the_gate_and_the_byte_stops_the_message_and_lea
     assert await world.attempts(ids[1]) == [(1, "not_taken")]
 
 
+async def test_a_no_of_an_adopter_is_told_for_everybody_whom_they_adopted(world):
+    """A message whose intent was committed before the adoption is in hand under the id of before."""
+    [adopter, *nameless, stranger, of_stranger] = await world.people(5)
+    adopt = "UPDATE recipients SET external_id = NULL, merged_into = %s WHERE id = ANY(%s)"
+    await world.execute(adopt, adopter, nameless)
+    await world.execute(adopt, stranger, [of_stranger])
+    async with await world.database.connect() as ears:
+        await consent.listen(ears)
+        [number] = await world.withdraw([adopter])
+        heard = [consent.Heard.parse(one.payload) async for one in ears.notifies(timeout=60, stop_after=3)]
+    assert {one.recipient for one in heard} == {adopter, *nameless}
+    assert {(one.number, one.scope, one.channel) for one in heard} == {(number, "marketing", "any")}
+
+
 async def test_a_yes_is_told_to_nobody(world):
     [person] = await world.people(1)
     async with await world.database.connect() as ears:

@@ -1,5 +1,7 @@
 """No engine runs here, so the container files are held to their schema and to what the program really understands."""
 
+import asyncio
+import inspect
 import json
 import re
 import subprocess
@@ -12,6 +14,8 @@ import pytest
 import yaml
 
 from notifier import settings
+from notifier.cli import inbound
+from notifier.receiver import Receiver
 from notifier.settings import Settings, variable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,8 +39,9 @@ def test_the_schema_would_see_a_mistake():
 
 
 def test_every_part_of_an_installation_is_there():
-    parts = {"migrate", "api", "worker-transactional", "worker-marketing", "scheduler", "sandbox", "postgres", "valkey"}
-    assert SERVICES.keys() == parts
+    ours = {"migrate", "api", "worker-transactional", "worker-marketing", "scheduler", "inbound", "sandbox"}
+    assert OURS.keys() == ours
+    assert SERVICES.keys() - ours == {"postgres", "valkey"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -83,8 +88,39 @@ def test_only_this_machine_reaches_the_ports():
     assert all(port.startswith("127.0.0.1:") for service in SERVICES.values() for port in service.get("ports", []))
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if name.startswith("worker")])
-def test_a_worker_has_longer_to_stop_than_it_drains(name):
+@pytest.mark.parametrize(
+    ("name", "port"), [("api", "8025"), ("inbound", inspect.signature(inbound).parameters["port"].default)]
+)
+def test_whoever_is_reached_from_outside_listens_on_the_port_that_is_let_through(name, port):
+    service = SERVICES[name]
+    assert f"127.0.0.1:{port}:{port}" in service["ports"]
+    assert service["command"][1:] == ["--host", "0.0.0.0", "--port", str(port)]
+
+
+def test_what_cannot_run_without_more_settings_runs_only_when_it_is_asked_for():
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        "inbound": ["inbound"],
+        "sandbox": ["sandbox"],
+    }
+
+
+@pytest.mark.anyio
+async def test_the_receiver_passes_its_own_health_check():
+    async def take(*_):
+        raise AssertionError("nothing is sent")
+
+    receiver = Receiver(take, "in.acme.test")
+    address = await receiver.listen("127.0.0.1", 0)
+    [kind, *command] = SERVICES["inbound"]["healthcheck"]["test"]
+    here = [sys.executable, "-c", command[2].replace("1026", address.rpartition(":")[2])]
+    done = await asyncio.to_thread(subprocess.run, here, capture_output=True, check=False)
+    await receiver.close(5)
+    assert (kind, command[:2], done.returncode, done.stderr) == ("CMD", ["python", "-c"], 0, b"")
+    assert (await asyncio.to_thread(subprocess.run, here, capture_output=True, check=False)).returncode != 0
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name.startswith(("worker", "inbound"))])
+def test_whoever_drains_has_longer_to_stop(name):
     assert int(OURS[name]["stop_grace_period"].removesuffix("s")) > Settings.model_fields["shutdown_seconds"].default
 
 

@@ -160,11 +160,31 @@ async def test_a_complaint_binds_every_holder_and_stops_their_marketing(feedback
     assert await suppressed(town, "family@one.test") == [SuppressionReason.COMPLAINT]
 
 
-async def test_a_provider_may_report_that_somebody_left_the_list(feedback, town):
+@pytest.mark.parametrize(
+    ("topic", "scopes"),
+    [
+        ("newsletter", ["marketing"]),  # a provider knows none of our topics: its "all" must not become one of them
+        ("orders", ["topic:orders"]),
+        ("security", []),
+        ("vanished", ["marketing"]),
+    ],
+)
+async def test_a_provider_may_report_that_somebody_left_the_list(feedback, town, topic, scopes):
     person = await town.person("ann@one.test")
+    await feedback([report(await town.message(person, topic), EventKind.UNSUBSCRIBED)])
+    assert [(line["scope"], line["source"]) for line in await town.ledger()] == [(one, "provider") for one in scopes]
+
+
+async def test_who_left_a_providers_list_gets_no_other_marketing_either(feedback, town):
+    person = await town.person("ann@one.test")
+    await town.execute(
+        "INSERT INTO consents (number, recipient_id, scope, channel, granted, occurred_at)"
+        " VALUES (1, %s, 'topic:offers', 'email', true, '2020-01-01Z')",
+        (person,),
+    )
+    other, order = await town.message(person, "offers", "queued"), await town.message(person, "orders", "queued")
     await feedback([report(await town.message(person), EventKind.UNSUBSCRIBED)])
-    await feedback([report(await town.message(person, "security"), EventKind.UNSUBSCRIBED)])
-    assert [(line["scope"], line["source"]) for line in await town.ledger()] == [("topic:newsletter", "provider")]
+    assert [await town.state(one) for one in (other, order)] == ["cancelled", "queued"]
 
 
 async def test_a_report_settles_doubt_and_the_attempt_it_names(feedback, town):

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from notifier.cli import app as cli
-from notifier.dispatch.foresee import Asked, Foresee
+from notifier.dispatch.foresee import EARLIEST, FURTHEST, Asked, Foresee
 from notifier.dispatch.timing import Timing
 from notifier.domain import foresight
 from notifier.domain.access import Scope
@@ -222,6 +222,23 @@ async def test_what_is_no_question_is_refused(world, asked):
         await ask(world, person, **asked)
 
 
+FAR = ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2090-01-01T00:00:00Z", "9999-12-30T00:00:00Z"]
+
+
+@pytest.mark.parametrize("at", FAR)
+@pytest.mark.parametrize("about", [{"topic": "product-news"}, {"topic": None, "template": MARKETING}])
+async def test_an_instant_that_is_too_far_off_is_refused(world, at, about):
+    person = await someone(world)
+    with pytest.raises(InvalidInput, match="/at: is too far off"):
+        await ask(world, person, at=datetime.fromisoformat(at), **about)
+
+
+async def test_ten_years_ahead_and_back_to_1970_can_be_asked(world):
+    person = await someone(world)
+    for at in (datetime.now(UTC) + FURTHEST - timedelta(minutes=1), EARLIEST):
+        assert (await ask(world, person, at=at)).at == at
+
+
 async def test_nobody_is_not_found(world):
     with pytest.raises(NotFound):
         await ask(world, "nobody")
@@ -249,8 +266,12 @@ async def test_the_api_foresees(api):
     said = (await api.client.post("/v1/explain", json=question)).json()
     assert (said["verdict"], said["rule"], said["until"], said["numbers"]) == ("permit", "mandatory_topic", None, [])
     assert said["answer"] == "It would be sent."
-    later = (await api.client.post("/v1/explain", json=question | {"at": "2050-01-01T00:00:00Z"})).json()
-    assert later["at"].startswith("2050-01-01")
+    next_year = f"{NOW.year + 1}-01-01T00:00:00Z"
+    later = (await api.client.post("/v1/explain", json=question | {"at": next_year})).json()
+    assert later["at"] == next_year
+    for at in FAR:
+        refused = await api.client.post("/v1/explain", json=question | {"at": at})
+        assert (refused.status_code, [one["pointer"] for one in refused.json()["errors"]]) == (422, ["/at"])
     assert (await api.client.post("/v1/explain", json=question | {"topic": "x"})).status_code == 422
     assert (await api.client.post("/v1/explain", json=question | {"recipient": "bob"})).status_code == 404
     headers = await api.key(Scope.RECIPIENTS)
@@ -278,8 +299,8 @@ async def test_the_command_foresees_and_lists_what_was_not_sent(world, monkeypat
     assert would.exit_code == 0, would.output
     assert "It would not be sent." in would.output
     assert "The person had said no to all marketing on every channel." in would.output
-    then = await run(*whom, "--template", MARKETING, "--channel", "email", "--at", "2050-01-01T00:00:00Z")
-    assert "1 January 2050" in then.output
+    then = await run(*whom, "--template", MARKETING, "--channel", "email", "--at", f"{NOW.year + 1}-01-01T00:00:00Z")
+    assert f"1 January {NOW.year + 1}" in then.output
     why = await run(*whom, "--topic", "product-news")
     assert "It was not sent: it was cancelled while it was waiting." in why.output
     assert "example.test" not in why.output
@@ -291,9 +312,10 @@ async def test_the_command_foresees_and_lists_what_was_not_sent(world, monkeypat
         ([str(person), *whom, "--topic", "x"], 2),
         ([*whom, "--topic", "nonsense", "--channel", "email"], 1),
         (["--recipient", "stranger", "--topic", "product-news"], 1),
+        ([*whom, "--topic", "product-news", "--channel", "email", "--at", "9999-12-30T00:00Z"], 1),
     ]:
         refused = await run(*wrong)
         assert (refused.exit_code, refused.output[:10]) == (status, "notifier: ")
-    for no_instant in ("2050-01-01", "x"):
+    for no_instant in ("2050-01-01", "x", "9999-12-31T23:59:59-10:00"):
         refused = await run(*whom, "--topic", "product-news", "--channel", "email", "--at", no_instant)
         assert (refused.exit_code, "--at" in refused.output) == (2, True)

@@ -304,6 +304,14 @@ async def test_another_persons_mail_of_the_same_bytes_counts_for_them(inbound, t
         assert await inbound(APPLE, LINKS.unsubscribe_mailto(person, "newsletter")) is Came.REFUSAL
 
 
+async def test_one_mail_to_the_addresses_of_two_topics_leaves_both(inbound, town):
+    ann = await town.person("ann@one.test")
+    addresses = [LINKS.unsubscribe_mailto(ann, topic) for topic in ("newsletter", "offers")]
+    assert [await inbound(APPLE, address) for address in addresses] == [Came.REFUSAL] * 2
+    assert [line["scope"] for line in await town.ledger(ann)] == ["topic:newsletter", "topic:offers"]
+    assert [await inbound(APPLE, address) for address in addresses] == [Came.REPEATED] * 2
+
+
 async def test_nobody_known_is_taken_and_forgotten(inbound, town):
     assert await inbound(APPLE, LINKS.unsubscribe_mailto(new_id(), "newsletter")) is Came.REFUSAL
     assert await town.ledger() == []

@@ -35,9 +35,10 @@ class Hooks:
     sns: Sns
     client: httpx.AsyncClient
 
-    async def mail(self, raw: bytes, recipient: str, token: str = SECRET, **query: str) -> int:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "message/rfc822"}
-        query = {"recipient": recipient} | query
+    async def mail(self, raw: bytes, recipient: str, sender: str | None = None) -> int:
+        headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "message/rfc822"}
+        headers |= {} if sender is None else {"Envelope-From": sender}
+        query = {"recipient": recipient}
         return (await self.client.post("/hooks/mail", params=query, content=raw, headers=headers)).status_code
 
     async def ses(self, body: bytes) -> int:
@@ -85,6 +86,16 @@ async def test_a_raw_mail_is_taken_with_its_envelope(doors):
     assert await doors.mail(GONE, f"{reference}@in.acme.test", sender="") == 204
     assert await doors.town.state(message) == "bounced"
     assert await doors.suppressed() == ["hard_bounce"]
+
+
+@pytest.mark.parametrize(
+    ("sender", "lines"), [("ann@one.test", 1), ("<ann@one.test>", 1), (None, 1), ("", 0), ("<>", 0)]
+)
+async def test_the_envelopes_sender_stands_in_a_header(doors, sender, lines):
+    person, _, _ = await doors.message()
+    address = doors.app.links.unsubscribe_mailto(person, "newsletter")
+    assert await doors.mail(b"From: ann@one.test\nSubject: unsubscribe\n\n", address, sender) == 204
+    assert len(await doors.town.ledger(person)) == lines
 
 
 @pytest.mark.parametrize("token", ["", "x" * 42, SECRET + "x", "é"])
@@ -183,6 +194,39 @@ async def test_a_complaint_is_a_no_to_marketing_and_a_not_spam_is_none(doors):
     assert await doors.ses(doors.sns.notification(ses("Complaint", sender, complaintFeedbackType="abuse"))) == 204
     assert await doors.town.state(message) == "complained"
     assert [line["source"] for line in await doors.town.ledger(person)] == ["complaint"]
+
+
+def choices(*out: str, everything: bool = False, inside: str = "") -> dict[str, Any]:
+    """Somebody's preferences at SES, as its documentation shows them."""
+    status = [{"topicName": name, "subscriptionStatus": "OptOut"} for name in out]
+    status += [{"topicName": inside, "subscriptionStatus": "OptIn"}] if inside else []
+    return {"unsubscribeAll": everything, "topicSubscriptionStatus": status}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "scopes"),
+    [
+        (choices("a", everything=True), choices(), ["marketing"]),
+        (choices(everything=True), choices("a", everything=True), ["marketing"]),
+        (choices("a"), choices(inside="a"), ["marketing"]),  # which of our topics SES's "a" is, nobody knows
+        (choices("a"), {}, ["marketing"]),
+        (choices("a"), choices("a"), ["marketing"]),  # the same no again, whose first report may be lost
+        (choices("a", inside="b"), choices("b"), ["marketing"]),
+        (choices("a", inside="b"), choices("a", "b"), []),  # came back to one, and leaves nothing
+        (choices("a"), choices("a", everything=True), []),
+        (choices(inside="a"), choices("a"), []),
+        ({}, {}, []),
+        ({"topicSubscriptionStatus": [None, {"subscriptionStatus": []}], "unsubscribeAll": "true"}, {}, []),
+    ],
+)
+async def test_who_leaves_one_list_or_all_at_amazon_has_left_all_marketing(doors, new, old, scopes):
+    person, _, reference = await doors.message()
+    event = ses(
+        "Subscription", f"{reference}@x.test", "eventType", contactList="ours", newTopicPreferences=new,
+        oldTopicPreferences=old,
+    )  # fmt: skip
+    assert await doors.ses(doors.sns.notification(event)) == 204
+    assert [line["scope"] for line in await doors.town.ledger(person)] == scopes
 
 
 async def test_events_in_any_order_and_twice_lead_to_the_same_place(doors):
@@ -342,10 +386,9 @@ async def test_postmarks_complaints_and_unsubscribes_are_a_no(doors):
     assert await doors.town.ledger(person) == []
     assert await doors.postmark(**change) == 200
     assert await doors.postmark(**a_bounce(reference, "SpamComplaint", "", RecordType="SpamComplaint")) == 200
-    assert [(line["scope"], line["source"]) for line in await doors.town.ledger(person)] == [
-        ("topic:newsletter", "provider"),
-        ("marketing", "complaint"),
-    ]
+    # Once, for all marketing: a suppression at Postmark holds for the whole stream, and the complaint adds nothing.
+    assert [(line["scope"], line["source"]) for line in await doors.town.ledger(person)] == [("marketing", "provider")]
+    assert await doors.suppressed() == ["complaint"]
     assert await doors.town.state(message) == "complained"
 
 

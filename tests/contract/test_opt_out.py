@@ -285,6 +285,18 @@ async def test_an_undo_never_allows_what_was_not_allowed(opt_out, town):
     assert await is_allowed(town, willing, "offers")
 
 
+async def test_an_adopters_copy_of_a_no_offers_no_undo_since_the_adopter_may_have_refused_before(opt_out, town):
+    person, message = await town.person("ann@one.test"), UUID(int=7)
+    nameless = await town.person(merged_into=person)
+    await record(town, no(person, "marketing"))
+    said = {"message": str(message), "topic": "newsletter", "allowed_before": True, "adopted_from": 1}
+    copy = NewEvent(person, "marketing", "email", granted=False, source="unsubscribe_page", evidence=said)
+    await record(town, copy)
+    answer = await opt_out(link_to(opt_out, nameless, message), Choice.MARKETING, Way.PAGE, EVIDENCE)
+    assert isinstance(answer, Refused)
+    assert answer.undo is None
+
+
 async def test_nothing_to_bring_back_means_no_undo(opt_out, town):
     person = await town.person("ann@one.test")
     answer = await one_click(opt_out, person, await town.message(person, "offers"), "offers")

@@ -143,7 +143,7 @@ async def test_a_known_id_adopts_messages_address_and_ledger_of_the_nameless(api
     assert message["recipient_id"] == message["holder"] == message["of"] == ann
     assert message["removed_at"] is None
     [copy] = await api.rows("SELECT * FROM consent_events WHERE recipient_id = %s", (ann,))
-    assert copy["evidence"] == {"adopted_from": number}
+    assert copy["evidence"] == {"ip": "192.0.2.1", "adopted_from": number}
     assert (copy["occurred_at"], copy["source"], copy["granted"]) == (AGO, "api", False)
     assert await api.rows("SELECT 1 FROM consents WHERE recipient_id = %s AND NOT granted", (ann,))
     [original] = await api.rows("SELECT * FROM consent_events WHERE recipient_id = %s", (nameless,))

@@ -397,6 +397,23 @@ async def test_a_name_that_leads_inside_is_not_connected_to(found):
         assert await post({}, b"{}") == Answer("refused_address")
 
 
+async def test_what_cannot_be_a_name_has_no_address():
+    async def resolve(_host, _port):
+        return [("a" * 64).encode("idna")]  # so names are encoded before they are looked up: it raises UnicodeError
+
+    async with Post("https://hooks.example/", is_production=True, resolve=resolve) as post:
+        assert await post({}, b"{}") == Answer("name")
+
+
+async def test_a_try_at_a_name_that_cannot_be_is_counted_so_that_it_is_given_up_in_the_end(world):
+    async with world.database.connection() as c:
+        await ENDPOINTS.add(c, "https://example.com/", [])
+    await world.execute("UPDATE webhook_endpoints SET url = 'https://a..b.example/'")  # stored by an earlier version
+    await happen(world)
+    await tell(world)
+    assert await world.one("SELECT (tries, code)::text FROM webhook_deliveries") == "(1,refused_url)"
+
+
 async def test_plain_http_is_refused_in_production_even_if_it_was_stored(world):
     async with receiving() as receiver, Post(receiver.url, is_production=True) as post:
         assert await post({}, b"{}") == Answer("refused_url")

@@ -163,6 +163,13 @@ def test_an_address_in_disguise_is_judged_as_what_it_is(ip):
         ("https://2130706433/", False, False),
         ("https://127.1/", False, False),
         ("https://example.com/" + "a" * 2000, False, False),
+        (f"https://{'a' * 63}.example/", True, True),
+        (f"https://{'a' * 64}.example/", False, False),
+        ("https://example.com./", True, True),
+        ("https://example.com../", False, False),
+        ("https://a..b.example/", False, False),
+        ("https://.example.com/", False, False),
+        ("https://./", False, False),
         ("", False, False),
     ],
 )

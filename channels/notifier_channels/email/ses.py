@@ -159,8 +159,23 @@ def _counts(kind: EventKind, about: Mapping[str, Any]) -> bool:
     if kind is EventKind.COMPLAINED:
         return about.get("complaintFeedbackType") not in _NOT_A_COMPLAINT
     if kind is EventKind.UNSUBSCRIBED:
-        return _mapping(about.get("newTopicPreferences")).get("unsubscribeAll") is True
+        return _left(_mapping(about.get("newTopicPreferences")), _mapping(about.get("oldTopicPreferences")))
     return True
+
+
+def _left(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether somebody left one list or all. Who only comes back to some of what they had left has not."""
+    if new.get("unsubscribeAll") is True:
+        return True
+    refused = _refused(new)
+    return bool(refused) and not refused < _refused(old)
+
+
+def _refused(preferences: Mapping[str, Any]) -> frozenset[str]:
+    """The topics of SES that are refused, and `*` for all of them."""
+    topics = map(_mapping, _sequence(preferences.get("topicSubscriptionStatus")))
+    named = {_text(one.get("topicName")) for one in topics if one.get("subscriptionStatus") == "OptOut"}
+    return frozenset(named | ({"*"} if preferences.get("unsubscribeAll") is True else set()))
 
 
 def _code(kind: EventKind, about: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,9 @@ CREATE TABLE confirmations (
 CREATE INDEX confirmations_recipient ON confirmations (recipient_id, requested_at);
 CREATE INDEX confirmations_address ON confirmations (address_hash, requested_at);
 
+-- A no is told to whoever has a message in hand, by the ids from before an adoption, too.
+CREATE INDEX recipients_merged_into ON recipients (merged_into) WHERE merged_into IS NOT NULL;
+
 ALTER TABLE suppressions ADD COLUMN blocks text NOT NULL DEFAULT 'all' CHECK (blocks IN ('all', 'marketing'));
 UPDATE suppressions SET blocks = 'marketing' WHERE reason IN ('complaint');
 ALTER TABLE suppressions ADD CHECK (reason IN ('manual') OR (blocks = 'marketing') = (reason IN ('complaint')));
