@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow, dict_row
+from psycopg.types.array import ListBinaryDumper
 from psycopg_pool import AsyncConnectionPool
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
@@ -83,6 +84,7 @@ class Database:
         return connection
 
     async def _set_up(self, connection: Connection) -> None:
+        connection.adapters.register_dumper(list, ListBinaryDumper)  # a third of what text costs, and no quoting
         await connection.execute(self._session)
 
     @asynccontextmanager

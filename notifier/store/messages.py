@@ -159,10 +159,9 @@ async def release(c: Connection, worker: int, ids: Sequence[UUID], state: State)
 # Gate -----------------------------------------------------------------------------------------------------------------
 
 _FACTS = """
-SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.tries, m.repeated,
-       m.notification_id, m.step, m.turn_at, m.is_followed, m.address_id,
-       r.locale, r.timezone, r.attributes, r.snoozed_until, r.external_id,
-       a.address, a.address_hash, a.hash_key, a.removed_at, n.data, clock_timestamp() AS now
+SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.step, m.turn_at,
+       m.is_followed, r.locale, r.timezone, r.snoozed_until, a.address, a.address_hash, a.removed_at, n.data,
+       clock_timestamp() AS now
 FROM messages m
 JOIN recipients r ON r.id = m.recipient_id
 JOIN addresses a ON a.id = m.address_id

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from notifier_channels.contract import Ambiguous, Outcome, Unavailable
 from notifier_channels.sms import codes
+from notifier_channels.sms.lines import Lines, NoConnection
 
 API_URL: Final = "https://api.twilio.com"
-TIMEOUT = 10.0  #: seconds to connect, and as many for each silence while the answer is awaited
+SHORT = 24  #: letters: the names of fields and what they mostly hold, but no text and no URL
+TIMEOUT = 10.0  #: seconds to connect, and as many from a request to the end of its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +39,16 @@ class Refused(Exception):
         self.outcome = outcome
 
 
-def transport(account: Account, connections: int) -> Any:
-    """The SDK's seam for a transport, over aiohttp: no retries, no redirects, no cookies, and nothing logged (I5)."""
-    import aiohttp
+def transport(account: Account) -> Any:
+    """The SDK's seam for a transport, over `lines`: no retries, no redirects, and nothing logged (I5)."""
     from twilio.http import AsyncHttpClient
     from twilio.http.response import Response
-    from yarl import URL
 
-    timeout = aiohttp.ClientTimeout(3 * account.timeout, connect=account.timeout, sock_read=account.timeout)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections), cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
-    )
-
+    lines = Lines(account.api_url, account.timeout)
     own = {
         "Authorization": _basic((account.username, account.password)),
         "Content-Type": "application/x-www-form-urlencoded",
     }
-
-    @lru_cache(maxsize=16)  # one for creating, and the pages of a list
-    def address_of(uri: str) -> URL:
-        return URL(account.api_url.rstrip("/") + uri.removeprefix(API_URL), encoded=True)
 
     class Transport(AsyncHttpClient):  # type: ignore[misc]  # the SDK ships no types
         async def request(  # noqa: PLR0913, PLR0917  # the SDK's signature
@@ -66,30 +59,36 @@ def transport(account: Account, connections: int) -> Any:
             data: dict[str, object] | None = None,
             headers: dict[str, str] | None = None,
             auth: tuple[str, str] | None = None,
-            timeout: float | None = None,  # noqa: ASYNC109  # the session has its own
+            timeout: float | None = None,  # noqa: ASYNC109  # the lines have their own
             allow_redirects: bool = False,  # noqa: FBT001, FBT002
         ) -> Response:
             del timeout, allow_redirects, auth
-            query: Any = params
-            # aiohttp would take the form and the URL apart and put them together again: a third of all it does here.
-            body = urlencode(data).encode() if data is not None else None
-            async with session.request(
-                method,
-                address_of(uri),
-                params=query,
-                data=body,
-                headers={**(headers or {}), **own},
-                allow_redirects=False,
-            ) as answer:
-                text = (await answer.read()).decode("utf-8", "replace")
+            target = uri.removeprefix(API_URL) + (f"?{urlencode(params)}" if params else "")
+            body = _form(data) if data is not None else None
+            answer = await lines.ask(method, target, {**(headers or {}), **own}, body)
+            text = answer.body.decode("utf-8", "replace")
             if not 200 <= answer.status < 300:
-                raise Refused(codes.outcome(answer.status, _code(text), answer.headers.get("Retry-After")))
+                raise Refused(codes.outcome(answer.status, _code(text), answer.headers.get("retry-after")))
             return Response(answer.status, text, answer.headers)
 
         async def close(self) -> None:
-            await session.close()
+            lines.close()
 
     return Transport(logging.getLogger(__name__), is_async=True)
+
+
+def _form(data: Mapping[str, object]) -> bytes:
+    """As `urlencode` does it, but each message has the same names and mostly the same sender."""
+    return "&".join(f"{_quoted(name)}={_quoted(str(value))}" for name, value in data.items()).encode()
+
+
+@lru_cache(maxsize=1024)
+def _quoted_once(text: str) -> str:
+    return quote_plus(text)
+
+
+def _quoted(text: str) -> str:
+    return _quoted_once(text) if len(text) < SHORT else quote_plus(text)
 
 
 def _basic(auth: tuple[str, str]) -> str:
@@ -107,16 +106,14 @@ def _code(text: str) -> int | None:
 
 def outcome_of(error: Exception) -> Outcome:
     """What an exception out of the SDK or its transport says about the request."""
-    import aiohttp
-
     match error:
         case Refused():
             return error.outcome
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return Unavailable("connect", f"no connection to Twilio ({type(error).__name__})", is_away=True)
+        case NoConnection():
+            return Unavailable("connect", f"no connection to Twilio ({error})", is_away=True)
         case TimeoutError():
             return Ambiguous("timeout", "Twilio did not answer in time")
-        case aiohttp.ClientError() | OSError():
+        case OSError():
             return Ambiguous("closed", f"the connection was lost before the answer ({type(error).__name__})")
         case _:
             return Ambiguous("protocol", f"Twilio's answer cannot be read ({type(error).__name__})")

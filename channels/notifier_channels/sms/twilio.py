@@ -194,7 +194,7 @@ class TwilioProvider:
         if self._api is None:
             from twilio.rest import Client
 
-            self._http = transport(self._account, self._size)
+            self._http = transport(self._account)
             account = self._account
             self._api = Client(account.username, account.password, account.sid, http_client=self._http).messages
         return self._api
