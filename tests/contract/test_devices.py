@@ -197,7 +197,7 @@ async def test_devices_of_which_nothing_was_heard_for_270_days_are_forgotten_bat
 ) -> None:
     monkeypatch.setattr("notifier.dispatch.sweep.BATCH", 2)
     held = [(await register(api, "ann" if n % 2 else "bob", fid=fid(n))).json()["id"] for n in range(6)]
-    days = "UPDATE devices SET refreshed_at = now() - interval '270 days' {} WHERE address_id = ANY(%s)"
+    days = "UPDATE devices SET refreshed_at = now() - interval '270 days' {} WHERE address_id = ANY(%s::uuid[])"
     await api.execute(days.format("- interval '1 minute'"), [held[:5]])
     await api.execute(days.format("+ interval '1 minute'"), [held[5:]])
     await api.app.sweep.forget()
