@@ -49,8 +49,13 @@ async def ann(service: Service) -> UUID:
 
 
 def manage(service: Service, person: UUID, age: timedelta = timedelta()) -> str:
-    """The path of a manage link that was made so long ago."""
-    return path_of(service.app.links.preferences_url(person, datetime.now(UTC) - age))
+    """The path of a manage link that was asked for and mailed so long ago."""
+    return path_of(service.app.links.fresh_url(person, datetime.now(UTC) - age))
+
+
+def foot(service: Service, person: UUID, message: UUID, age: timedelta = timedelta()) -> str:
+    """The path of the link in the foot of a message that was sent so long ago."""
+    return path_of(service.app.links.preferences_url(person, message, datetime.now(UTC) - age))
 
 
 Fields = list[tuple[str, str]]
@@ -195,6 +200,17 @@ async def test_an_old_link_reduces_and_leaves_the_rest_to_a_fresh_one(service, a
     assert 'id="switch-topic-newsletter-email"' in done.text
     assert "Product news · Email</bdi></strong>: off" in done.text
     assert await lines(service) == [("topic:product-news", "email", False)]
+
+
+async def test_the_link_in_a_mails_foot_reduces_and_no_more_however_new_the_mail_is(service, ann):
+    path = foot(service, ann, await service.town.message(ann, "product-news"))
+    page = await service.ask("GET", path)
+    assert re.search(rf'value="{LETTER}" disabled', page.text)
+    done = await post(service, path, [*touched(form_of(page), off=[NEWS]), ("shown", f"{LETTER}=off"), ("on", LETTER)])
+    assert done.status == 409
+    assert await lines(service) == [("topic:product-news", "email", False)]
+    data = await post(service, path, [("export", "1")])
+    assert (data.status, "content-disposition" in data.headers) == (409, False)
 
 
 async def test_the_wide_switches_stop_and_let_go_and_bring_nothing_back_by_themselves(service, ann):

@@ -50,7 +50,7 @@ async def somebody(service: Service, locale: str = "en") -> UUID:
 
 
 def manage(service: Service, person: UUID, age: timedelta = timedelta()) -> str:
-    return service.url + path_of(service.app.links.preferences_url(person, datetime.now(UTC) - age))
+    return service.url + path_of(service.app.links.fresh_url(person, datetime.now(UTC) - age))
 
 
 async def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]:
