@@ -286,6 +286,13 @@ async def test_confirming_ends_a_complaint_and_an_older_no(ann: Api) -> None:
     assert sent.status_code == 202
 
 
+async def test_confirming_what_is_no_marketing_ends_no_complaint(ann: Api) -> None:
+    await suppress(ann, SuppressionReason.COMPLAINT)
+    path = await link_of(ann, await ask(ann, topic="orders"))
+    assert (await press(ann, path)).status_code == 200
+    assert await ann.rows("SELECT 1 FROM suppressions WHERE lifted_at IS NULL")
+
+
 @pytest.mark.parametrize("reason", set(SuppressionReason) - {SuppressionReason.COMPLAINT})
 async def test_confirming_ends_no_other_suppression(ann: Api, reason) -> None:
     path = await link_of(ann, await ask(ann))
