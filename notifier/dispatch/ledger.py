@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from notifier.dispatch.refusals import Withdrawal, topic_named, withdraw
+from notifier.dispatch.refusals import Withdrawal, end_asking, topic_named, withdraw
 from notifier.domain.basis import TERMS, Basis, Unfounded, end_of
 from notifier.domain.consent import ConsentEvent, Suppression, Topic
 from notifier.domain.recipients import Hasher
@@ -135,12 +135,14 @@ class Ledger:
         self._refuse_unfounded(said, events, now)
         new = news(said.changes, events, ends)
         evidence = dict(said.evidence)
-        noes = [
-            Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
-            for one in new
+        refused = {
+            one: Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
+            for one in said.changes
             if not one.granted
-        ]
+        }
+        noes = [no for one, no in refused.items() if one in new]
         withdrawn = await withdraw(c, noes, self.look.topics)
+        await end_asking(c, [no for one, no in refused.items() if one not in new], self.look.topics)
         yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
         proof = {**evidence, "basis": str(said.basis)}
         numbers = await consent.record(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from notifier.dispatch.replies import Reply
 from notifier.domain.access import Scope
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.recipients import Hasher
 from notifier.store import suppressions
 from notifier.store.suppressions import NewSuppression
-from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Channel
+from notifier_channels.addresses import EmailAddress, PhoneNumber
+from notifier_channels.contract import Channel, DeliveryEvent, EventKind
+from notifier_channels.sms.keywords import Keyword
 from tests.servers.api import NEWS, Api, pointers
 
 pytestmark = pytest.mark.anyio
 
 READ = {"wording": "Yes, the newsletter.", "wording_version": "footer-3"}
+_numbers = itertools.count(1)
 PRESSED = {"confirm": "yes", "language": "en"}
 
 
@@ -242,6 +247,73 @@ async def test_a_no_between_asking_and_pressing_ends_the_link(ann: Api) -> None:
     await ann.client.put("/v1/recipients/ann/preferences", json={"preferences": [said]})
     assert (await press(ann, path)).status_code == 409
     assert not await allowed(ann)
+
+
+async def one_click(api: Api) -> None:
+    [message] = await api.rows("SELECT id, recipient_id FROM messages ORDER BY id DESC LIMIT 1")
+    url = api.app.links.unsubscribe_url(message["recipient_id"], "newsletter", Channel.EMAIL, message["id"])
+    assert (await api.client.post("/u/" + url.rpartition("/u/")[2])).status_code == 200
+
+
+async def marked_as_spam(api: Api) -> None:
+    [message] = await api.rows("SELECT id FROM messages ORDER BY id DESC LIMIT 1")
+    reported = next(_numbers)
+    await api.app.feedback(
+        [DeliveryEvent(message["id"], EventKind.COMPLAINED, "test", f"r{reported}", datetime.now(UTC))]
+    )
+
+
+async def stop(api: Api) -> None:
+    await api.app.replies(Reply(f"SM{next(_numbers)}", PhoneNumber("+4930123456"), Keyword.STOP, "STOP", True, "test"))
+
+
+async def put_no(api: Api) -> None:
+    said = {"scope": "marketing", "channel": "any", "granted": False}
+    assert (await api.client.put("/v1/recipients/ann/preferences", json={"preferences": [said]})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("say_no", "asked"),
+    [
+        (one_click, ("newsletter", "email")),
+        (marked_as_spam, ("newsletter", "email")),
+        (put_no, ("newsletter", "email")),
+        (stop, ("product-news", "sms")),
+        (stop, ("orders", "sms")),
+    ],
+)
+async def test_a_no_that_stood_already_ends_the_link_when_it_is_said_again(ann: Api, say_no, asked) -> None:
+    """Somebody else enters the address of a person who has left, and the person says so again."""
+    object.__setattr__(ann.app.confirm, "channels", frozenset(Channel))
+    await ann.put("ann", phone="+4930123456")
+    await ask(ann)
+    await say_no(ann)
+    await a_day_passes(ann)
+    path = await link_of(ann, await ask(ann, topic=asked[0], channel=asked[1]))
+    before = await ann.count("consent_events")
+    await say_no(ann)
+    assert await ann.count("consent_events") == before, "the same no is written once"
+    assert (await press(ann, path)).status_code == (await ann.client.get(path)).status_code == 409
+    assert await ann.count("consent_events") == before
+    assert not await ann.rows("SELECT 1 FROM suppressions WHERE lifted_at IS NOT NULL")
+
+
+async def test_a_no_to_something_else_or_of_before_ends_no_link(ann: Api) -> None:
+    await ann.put("ann", phone="+4930123456")
+    path = await link_of(ann, await ask(ann))
+    for scope, channel, at in (
+        ("topic:product-news", "email", None),
+        ("all", "sms", None),
+        ("marketing", "any", "2026-01-01T00:00:00Z"),
+    ):
+        said = {"preferences": [{"scope": scope, "channel": channel, "granted": False}]}
+        for _ in range(2):
+            answer = await ann.client.put(
+                "/v1/recipients/ann/preferences", json=said | ({"occurred_at": at} if at else {})
+            )
+            assert answer.status_code == 200, answer.text
+    assert (await press(ann, path)).status_code == 200
+    assert await allowed(ann)
 
 
 async def test_confirming_uses_up_every_link_that_asks_the_same(ann: Api) -> None:
