@@ -344,9 +344,26 @@ async def test_three_an_hour_and_the_answer_is_the_same(service, ann):
     without = await post(service, manage(service, await service.town.person(), OLD), [("fresh", "1")])
     assert len({(answer.status, answer.body) for answer in [*answers, nobody, without]}) == 1
     assert len(await sent(service)) == 3
-    await service.town.execute("UPDATE notifications SET created_at = created_at - interval '61 minutes'")
+    await passes(service, "61 minutes")
     await post(service, path, [("fresh", "1")])
     assert len(await sent(service)) == 4
+
+
+async def passes(service: Service, time: str) -> None:
+    await service.town.execute("UPDATE notifications SET created_at = created_at - %s::interval", (time,))
+
+
+async def test_five_a_day_as_whoever_holds_an_old_mail_can_ask_again_and_again(service, ann):
+    bob = await service.town.person("ann@one.test")
+    paths = [manage(service, person, OLD) for person in (ann, bob)]
+    for _ in range(4):
+        for path in paths:
+            await post(service, path, [("fresh", "1")])
+        await passes(service, "61 minutes")
+    assert len(await sent(service)) == 5
+    await passes(service, "20 hours")
+    await post(service, paths[0], [("fresh", "1")])
+    assert len(await sent(service)) == 6
 
 
 async def test_an_address_of_two_people_gets_three_an_hour_and_not_six(service, ann):
