@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 from notifier.store.database import Connection, rows
 from notifier_channels.contract import Channel
 
+KEPT = "interval '30 days'"  #: beyond the end of a link that nobody confirmed: for questions about who had asked
+
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
@@ -102,3 +104,12 @@ async def confirm(c: Connection, one: Confirmation, number: int) -> None:
         " WHERE confirmed_at IS NULL AND address_hash = %s AND recipient_id = %s AND topic = %s AND channel = %s",
         (number, one.address_hash, one.recipient, one.topic, str(one.channel)),
     )
+
+
+async def forget(c: Connection, limit: int) -> int:
+    """Delete up to `limit` that ended long ago without a yes, with what is known of who had asked; how many."""
+    query = f"""
+        DELETE FROM confirmations WHERE id IN (
+            SELECT id FROM confirmations WHERE number IS NULL AND expires_at <= now() - {KEPT}
+            ORDER BY expires_at LIMIT %s)"""
+    return (await c.execute(query, (limit,))).rowcount

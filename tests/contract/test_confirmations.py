@@ -393,3 +393,23 @@ async def test_without_the_template_nobody_is_asked(ann: Api) -> None:
         assert (await ask(ann)).status_code == 409
     finally:
         ann.app.templates._current.update(kept)  # type: ignore[attr-defined]
+
+
+# Forgetting -----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_asked_is_forgotten_thirty_days_after_a_link_ended_without_a_yes(ann: Api, monkeypatch) -> None:
+    monkeypatch.setattr("notifier.dispatch.sweep.FORGOTTEN_AT_ONCE", 1)
+    confirmed = await ask(ann)
+    await press(ann, await link_of(ann, confirmed))
+    asked = []
+    for _ in range(3):
+        await a_day_passes(ann)
+        asked.append((await ask(ann, topic="orders", ip="203.0.113.9")).json()["id"])
+    ended = "UPDATE confirmations SET expires_at = now() - interval '30 days' {} interval '1 minute' WHERE id = ANY(%s)"
+    await ann.execute(ended.format("-"), [[confirmed.json()["id"], *asked[:2]]])
+    await ann.execute(ended.format("+"), [asked[2:]])
+    await ann.app.sweep.forget()
+    left = await ann.rows("SELECT id, evidence ->> 'wording' AS wording FROM confirmations ORDER BY requested_at")
+    assert [str(row["id"]) for row in left] == [confirmed.json()["id"], asked[2]]
+    assert {row["wording"] for row in left} == {READ["wording"]}

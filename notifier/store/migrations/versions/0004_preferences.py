@@ -23,6 +23,7 @@ CREATE TABLE confirmations (
 );
 CREATE INDEX confirmations_recipient ON confirmations (recipient_id, requested_at);
 CREATE INDEX confirmations_address ON confirmations (address_hash, requested_at);
+CREATE INDEX confirmations_unconfirmed ON confirmations (expires_at) WHERE number IS NULL;
 
 ALTER TABLE suppressions ADD COLUMN blocks text NOT NULL DEFAULT 'all' CHECK (blocks IN ('all', 'marketing'));
 UPDATE suppressions SET blocks = 'marketing' WHERE reason IN ('complaint');
