@@ -412,34 +412,58 @@ async def test_a_fresh_link_gives_everything_and_an_old_one_says_what_it_takes(s
 # Why did I get this
 
 
-async def decided(service: Service, person: UUID, rule: str, numbers: Sequence[int] = ()) -> str:
-    message = await service.town.message(person, "product-news")
+async def decided(
+    service: Service, person: UUID, rule: str, numbers: Sequence[int] = (), topic: str = "product-news"
+) -> UUID:
+    message = await service.town.message(person, topic)
     note = {"rule": rule, "at": datetime.now(UTC).isoformat(), "numbers": list(numbers), "detail": ""}
     await service.town.execute("UPDATE messages SET decision = %s WHERE id = %s", (Jsonb(note), message))
-    return service.link(person, message)
+    return message
 
 
 async def test_an_unsubscribe_page_says_why_the_message_came(service, ann):
     await save(service, manage(service, ann), off=[NEWS])
     await save(service, manage(service, ann), on=[NEWS])
     _, grant = await service.town.ledger()
-    page = (await service.ask("GET", await decided(service, ann, "granted", [grant["number"]]))).text
+    message = await decided(service, ann, "granted", [grant["number"]])
+    page = (await service.ask("GET", service.link(ann, message))).text
     assert "Why did I get this?" in page
     assert "You had said yes to it." in page
     assert re.search(r"Your yes of <strong><bdi>\w+ \d+, \d{4}.*?, given <strong><bdi>on your preference page", page)
-    page = (await service.ask("GET", await decided(service, ann, "opt_out_default"))).text
+    page = (await service.ask("GET", service.link(ann, await decided(service, ann, "opt_out_default")))).text
     assert "You had not said no to it" in page
 
 
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "ar"])
+async def test_the_preference_page_says_why_the_message_came_in_whose_foot_its_link_stood(service, language):
+    person = await service.town.person("x@one.test", locale=language)
+    words = Pages(Brand("", "")).words([language])
+    message = await decided(service, person, "mandatory_topic", topic="security")
+    path = foot(service, person, message)
+    for page in (await service.ask("GET", path), await save(service, path, off=[NEWS])):
+        shown = html.unescape(page.text)
+        assert words.sentences["why.heading"] in shown
+        assert words.sentences["why.mandatory_topic"] in shown
+        assert service.app.templates.topics["security"].names[language] in shown.split('class="why"')[1]
+
+
+async def test_a_link_that_was_asked_for_or_whose_message_is_gone_gives_no_reason(service, ann):
+    for path in (manage(service, ann), foot(service, ann, new_id())):
+        page = await service.ask("GET", path)
+        assert (page.status, "Why did I get this?" in page.text) == (200, False)
+
+
 async def test_the_way_out_does_not_suffer_from_a_reason_that_cannot_be_told(service, ann, monkeypatch):
-    path = await decided(service, ann, "granted")
+    message = await decided(service, ann, "granted")
 
     async def broken(self, link):
         raise ZeroDivisionError
 
     monkeypatch.setattr(PreferencePage, "why", broken)
-    page = await service.ask("GET", path)
+    page = await service.ask("GET", service.link(ann, message))
     assert (page.status, 'name="scope"' in page.text) == (200, True)
+    page = await service.ask("GET", foot(service, ann, message))
+    assert (page.status, 'name="preferences"' in page.text) == (200, True)
 
 
 # The database away
