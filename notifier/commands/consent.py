@@ -1,4 +1,4 @@
-"""An operator asks what people have said: the ledger of consent, and its projection."""
+"""An operator asks what people have said, or writes down a no: the ledger of consent, and its projection."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.console import moment, on_database, read_hasher, read_settings
+from notifier.domain.consent import ALL, ANY, MARKETING
+from notifier_channels.contract import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
     from notifier.dispatch.ledger import Seen
+    from notifier.dispatch.refusals import Withdrawn
     from notifier.domain.consent import Topic
     from notifier.store.database import Connection, Row
 
-consent = typer.Typer(help="Show what a person said, and make the projection of the ledger anew.", no_args_is_help=True)
+consent = typer.Typer(
+    help="Show what a person said, add their no, and make the projection of the ledger anew.", no_args_is_help=True
+)
 
 BATCH = 500
+BY = "cli"
 
 
 @consent.command()
@@ -60,6 +66,35 @@ def _tell(recipient: str, lines: list[Row], seen: Seen) -> None:
     for channel, standing_against in seen.suppressed.items():
         for block in standing_against:
             typer.echo(f"  !    The address for {channel} is suppressed now: {block.reason} [{block.number}]")
+
+
+@consent.command()
+def withdraw(
+    recipient: Annotated[str, typer.Argument(help="The product's own id of the recipient.")],
+    why: Annotated[str, typer.Option(help="How they said so, for whoever asks later. No address.")],
+    topic: Annotated[str | None, typer.Option(help="What they refuse: this topic.")] = None,
+    channel: Annotated[Channel | None, typer.Option(help="Only on this channel. Default: on all.")] = None,
+    *,
+    marketing: Annotated[bool, typer.Option("--marketing", help="What they refuse: all marketing.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="What they refuse: everything that is not mandatory.")
+    ] = False,
+) -> None:
+    """Write down a no that came by phone or letter, and cancel what it stops."""
+    from notifier.dispatch.ledger import withdraw_by_hand
+
+    asked = [f"topic:{topic}"] if topic else []
+    asked += [scope for scope, is_meant in ((MARKETING, marketing), (ALL, everything)) if is_meant]
+    if len(asked) != 1:
+        raise typer.BadParameter("say what they refuse: one of --topic, --marketing and --all")
+    topics = _topics()
+
+    async def work(c: Connection) -> Withdrawn:
+        async with c.transaction():
+            return await withdraw_by_hand(c, recipient, asked[0], channel or ANY, topics, why=why, by=BY)
+
+    done = on_database(work)
+    typer.echo(f"{asked[0]}/{channel or ANY}: no [{done.numbers[0]}]; {len(done.cancelled)} cancelled.")
 
 
 @consent.command()

@@ -18,7 +18,7 @@ from notifier.dispatch.refusals import lock_holders
 from notifier.domain.basis import Basis
 from notifier.domain.confirmations import LOOK_BACK, remaining, wait
 from notifier.domain.consent import SuppressionReason, Topic
-from notifier.domain.messages import Ids, Lane
+from notifier.domain.messages import Category, Ids, Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.standing import covers
 from notifier.domain.tokens import CONFIRM_FOR, ConfirmLink, Links
@@ -255,7 +255,8 @@ class Confirm:
             return standing
         [number] = await consent.record(c, [_grant(one, person, standing.topic, evidence)])
         await confirmations.confirm(c, one, number)
-        await self._lift_complaint(c, person, one, number)
+        if standing.topic.category is Category.MARKETING:
+            await self._lift_complaint(c, person, one, number)
         return Confirmed(standing)
 
     async def _standing(self, c: Connection, one: Confirmation | None, asked: UUID) -> Standing:

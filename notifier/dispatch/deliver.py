@@ -22,6 +22,7 @@ from uuid import UUID
 import structlog
 
 from notifier.dispatch.consequences import Consequences
+from notifier.dispatch.fresh_links import TEMPLATE as FRESH_LINK
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
@@ -308,7 +309,7 @@ class Deliver:
             timezone=facts["timezone"] or self.default_timezone,
             data=facts["data"] or {},
             unsubscribe=self._list_headers(template, locale, one),
-            preferences_url=self.links.preferences_url(facts["recipient_id"], facts["now"]),
+            preferences_url=self._preferences_url(template, one),
         )
         return Outgoing(
             id=message,
@@ -321,6 +322,13 @@ class Deliver:
             callback_url=self.links.report_url(channel, message, one.attempt.n),
             reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
         )
+
+    def _preferences_url(self, template: Template, one: Permitted) -> str:
+        """Only the mail that somebody asked for carries a fresh link: any other is passed on as it is."""
+        person, now = one.facts["recipient_id"], one.facts["now"]
+        if template.key == FRESH_LINK:
+            return self.links.fresh_url(person, now)
+        return self.links.preferences_url(person, one.permit.message, now)
 
     def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:
         if not template.is_marketing:

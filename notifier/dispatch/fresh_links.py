@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 from uuid import UUID
 
+from notifier.domain.confirmations import LINK_LIMITS, LOOK_BACK, wait
 from notifier.domain.messages import Ids, Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import PageLink
@@ -25,8 +26,6 @@ from notifier.store.recipients import HeldAddress
 from notifier_channels.contract import Channel
 
 TEMPLATE = "manage-link"  #: its key, and that of the system topic
-MOST = 3  #: to one person, and to one address
-WITHIN = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,13 @@ class FreshLinks:
         person = await self._lock(c, recipient)
         if person is None:
             return []
-        held = await self._free(c, person, template.topic.key)
+        now = await messages.clock(c)
+        held = await self._free(c, person, template.topic.key, now)
         channels = template.channels & template.topic.defaults.keys() & self.channels
         reach = {one.channel: one.id for one in held if one.channel in channels}
         if not reach:
             return []
         version = await templates.register(c, template)
-        now = await messages.clock(c)
         id_ = self._new_id()
         queued = self._messages(template, version, id_, person, reach, now)
         await notifications.insert(c, [_notification(id_, person, version, queued, now)])
@@ -81,16 +80,17 @@ class FreshLinks:
         others = await self._holders(c, held)
         return (await recipients.lock_survivors(c, [recipient, *others])).get(recipient)
 
-    async def _free(self, c: Connection, person: UUID, topic: str) -> list[HeldAddress]:
+    async def _free(self, c: Connection, person: UUID, topic: str, now: datetime) -> list[HeldAddress]:
         """Those of the person's addresses to which one more may go; none when the person has had enough."""
         held = await recipients.addresses_of(c, [person])
-        oldest = UUID(int=int((time.time() - 2 * WITHIN.total_seconds()) * 1000) << 80)
+        oldest = UUID(int=int((time.time() - 2 * LOOK_BACK.total_seconds()) * 1000) << 80)
         people = {person, *(await self._holders(c, held))}
-        sent = await preferences.newest(c, people, topic, WITHIN, oldest)
-        if len({notification for notification, whose, _ in sent if whose == person}) >= MOST:
+        sent = await preferences.newest(c, people, topic, LOOK_BACK, oldest)
+        if wait(list({request: at for request, whose, _, at in sent if whose == person}.values()), now, LINK_LIMITS):
             return []
         hashes = {one.id: self._hashes(one) for one in held}
-        return [one for one in held if sum(digest in hashes[one.id] for _, _, digest in sent) < MOST]
+        at = {one.id: [at for _, _, digest, at in sent if digest in hashes[one.id]] for one in held}
+        return [one for one in held if wait(at[one.id], now, LINK_LIMITS) is None]
 
     async def _holders(self, c: Connection, held: Sequence[HeldAddress]) -> set[UUID]:
         found = [await recipients.holders(c, one.channel, sorted(self._hashes(one))) for one in held]

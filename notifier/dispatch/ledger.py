@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from notifier.dispatch.refusals import Withdrawal, topic_named, withdraw
+from notifier.dispatch.refusals import Withdrawal, Withdrawn, end_asking, topic_named, withdraw
 from notifier.domain.basis import TERMS, Basis, Unfounded, end_of
-from notifier.domain.consent import ConsentEvent, Suppression, Topic
+from notifier.domain.consent import ANY, ConsentEvent, Suppression, Topic
 from notifier.domain.recipients import Hasher
-from notifier.domain.standing import Change, Standing, news, refusing, standings
-from notifier.errors import InvalidInput, NotFound, Problem
+from notifier.domain.standing import Change, Standing, news, refusing, scopes, standings
+from notifier.errors import Conflict, InvalidInput, NotFound, Problem
 from notifier.store import consent, messages, recipients, suppressions
 from notifier.store.addresses import restore
 from notifier.store.consent import NewEvent
@@ -25,6 +25,7 @@ from notifier.store.database import Connection, Database, Row
 from notifier_channels.contract import Channel
 
 SOURCE = "api"  #: of such ledger lines
+BY_HAND = "admin"  #: of those that an operator writes
 A_MOMENT = timedelta(microseconds=1)  #: a yes stands beside a wider no of the same request: at a tie the no comes last
 
 
@@ -135,12 +136,14 @@ class Ledger:
         self._refuse_unfounded(said, events, now)
         new = news(said.changes, events, ends)
         evidence = dict(said.evidence)
-        noes = [
-            Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
-            for one in new
+        refused = {
+            one: Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
+            for one in said.changes
             if not one.granted
-        ]
+        }
+        noes = [no for one, no in refused.items() if one in new]
         withdrawn = await withdraw(c, noes, self.look.topics)
+        await end_asking(c, [no for one, no in refused.items() if one not in new], self.look.topics)
         yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
         proof = {**evidence, "basis": str(said.basis)}
         numbers = await consent.record(
@@ -166,6 +169,26 @@ class Ledger:
                 problems.append(Problem(f"/preferences/{position}", detail))
         if problems:
             raise InvalidInput(problems)
+
+
+async def withdraw_by_hand(  # noqa: PLR0913  # each is said by name
+    c: Connection, recipient: str, scope: str, channel: str, topics: Mapping[str, Topic], *, why: str, by: str
+) -> Withdrawn:
+    """A no that came by phone or letter, in the caller's transaction.
+
+    Raises:
+        NotFound: there is no such recipient.
+        Conflict: this scope cannot be refused, or not on this channel.
+
+    """
+    channels = scopes(topics).get(scope)
+    if channels is None:
+        raise Conflict("There is no such topic, or it is mandatory; see topics.toml for all.")
+    if channel != ANY and channel not in channels:
+        raise Conflict(f"It has no channel {channel}.")
+    person = await person_of(c, recipient)
+    await recipients.lock(c, [person])
+    return await withdraw(c, [Withdrawal(person, scope, channel, BY_HAND, {"why": why, "by": by})], topics)
 
 
 def _end(said: Said, now: datetime) -> datetime | None:

@@ -30,7 +30,7 @@ from notifier.domain.preferences import (
     view,
 )
 from notifier.domain.recipients import Hasher
-from notifier.domain.tokens import Links, ManageLink, OptOutLink
+from notifier.domain.tokens import Links, ManageLink
 from notifier.store import addresses, consent, devices, messages, preferences, recipients, suppressions
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection, Database
@@ -98,7 +98,7 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class PreferencePage:
-    """Everything behind a manage link, and the reason behind an unsubscribe link."""
+    """Everything behind a manage link, and the reason why a message came."""
 
     database: Database
     links: Links
@@ -126,10 +126,10 @@ class PreferencePage:
             person = await self._survivor(c, link.recipient)
             return await self._export(c, person, link) if person else None
 
-    async def why(self, link: OptOutLink) -> Because | None:
-        """Why the message came in which this link stood; None when it is not, or no longer, stored."""
+    async def why(self, message: UUID) -> Because | None:
+        """Why a message came; None when it is not, or no longer, stored."""
         async with self.database.connection() as c:
-            stories = await stories_of(c, self.hasher, link.message)
+            stories = await stories_of(c, self.hasher, message)
         return _because(stories[0], self.topics.get(stories[0].topic)) if stories else None
 
     # Save -------------------------------------------------------------------------------------------------------------

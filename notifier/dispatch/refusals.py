@@ -12,8 +12,9 @@ from uuid import UUID
 from notifier.domain.consent import Topic
 from notifier.domain.recipients import Hasher
 from notifier.domain.withdrawals import may_be_undone, standing
-from notifier.store import consent, messages, recipients
+from notifier.store import confirmations, consent, messages, recipients
 from notifier.store.addresses import Reached
+from notifier.store.confirmations import Ended
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection
 from notifier_channels.contract import Address, Channel
@@ -74,7 +75,7 @@ async def lock_holders(c: Connection, hasher: Hasher, address: Address, channel:
 
 
 async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> Withdrawn:
-    """Write down each no that is news, and cancel what it stops. The people are locked."""
+    """Write down each no that is news, cancel what it stops, and end what still asks. The people are locked."""
     people = list({one.recipient for one in said})
     known = await consent.events_of(c, people)
     now = await messages.clock(c)
@@ -91,7 +92,20 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
         news.setdefault((one.recipient, one.scope, one.channel), event)
     numbers = await consent.record(c, list(news.values()))
     cancelled = await messages.cancel_refused(c, people, topics, now)
+    await end_asking(c, said, topics)
     return Withdrawn((*numbers, *old), tuple(cancelled))
+
+
+async def end_asking(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> None:
+    """End the confirmations that were asked for before these noes, also before one that only says again what stands."""
+    ended = {
+        Ended(one.recipient, topic.key, one.channel, one.occurred_at)
+        for one in said
+        for topic in topics.values()
+        if one.scope in topic.scopes_above
+    }
+    if ended:
+        await confirmations.end(c, ended)
 
 
 def topic_named(scope: str, topics: Mapping[str, Topic]) -> Topic | None:

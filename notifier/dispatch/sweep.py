@@ -21,7 +21,18 @@ from notifier.domain.devices import STALE_AFTER
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
-from notifier.store import devices, inbound, messages, notifications, orphans, outbox, recipients, webhooks, workers
+from notifier.store import (
+    confirmations,
+    devices,
+    inbound,
+    messages,
+    notifications,
+    orphans,
+    outbox,
+    recipients,
+    webhooks,
+    workers,
+)
 from notifier.store.database import Connection, Database, Row
 from notifier.store.messages import Settled
 from notifier.store.workers import Worker
@@ -60,7 +71,7 @@ class Sweep:
             await inbound.forget(c)
         while await self.database.transact(_forget_devices) == BATCH:
             pass
-        for forget in (outbox.forget, webhooks.forget):
+        for forget in (outbox.forget, webhooks.forget, confirmations.forget):
             await self._forget_all(forget)
 
     async def _forget_all(self, forget: Callable[[Connection, int], Awaitable[int]]) -> None:

@@ -1,4 +1,4 @@
-"""How often somebody may be asked whether it was really them, so that no form can be used to flood a mailbox."""
+"""How often somebody may be asked whether it was really them, or mailed a link, so that no form can flood a mailbox."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ class Limit:
 LIMITS = (Limit(1, timedelta(minutes=10)), Limit(3, timedelta(days=1)))
 """For one address and for one recipient, over all topics, channels and callers."""
 
-LOOK_BACK = max(limit.within for limit in LIMITS)
+LINK_LIMITS = (Limit(3, timedelta(hours=1)), Limit(5, timedelta(days=1)))
+"""For the links to one's own settings, likewise: whoever holds a mail that was passed on can ask for them."""
+
+LOOK_BACK = max(limit.within for limit in (*LIMITS, *LINK_LIMITS))
 
 
-def wait(asked: Sequence[datetime], now: datetime) -> timedelta | None:
+def wait(asked: Sequence[datetime], now: datetime, limits: Sequence[Limit] = LIMITS) -> timedelta | None:
     """How long until one more may be asked, given when it was asked before; None: now."""
     newest_first = sorted(asked, reverse=True)
-    frees = [newest_first[limit.most - 1] + limit.within - now for limit in LIMITS if len(newest_first) >= limit.most]
+    frees = [newest_first[limit.most - 1] + limit.within - now for limit in limits if len(newest_first) >= limit.most]
     longest = max(frees, default=timedelta(0))
     return longest if longest > timedelta(0) else None
 

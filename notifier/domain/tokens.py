@@ -26,7 +26,7 @@ from notifier_channels.contract import Channel
 UNDO_FOR = timedelta(hours=1)
 MANAGE_FOR = timedelta(days=30)
 CONFIRM_FOR = timedelta(days=7)
-FRESH_FOR = timedelta(hours=1)  #: a manage link that is older may have been passed on, and only reduces
+FRESH_FOR = timedelta(hours=1)  #: a link that was asked for and is older may have been passed on, and only reduces
 
 VERSION = "v1"
 MAC_BYTES = 24  #: 192 bits, and 32 base64 characters without a spare bit
@@ -36,7 +36,8 @@ LONGEST = 4096  #: an undo token names a ledger line for each holder of the addr
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _CHANNELS = {channel: bytes([letter]) for channel, letter in zip(Channel, b"esp", strict=True)}
 _CHANNEL_OF = {code: channel for channel, code in _CHANNELS.items()}
-_OPT_OUT, _UNDO, _MANAGE, _REPORT = b"o", b"u", b"m", b"r"
+_OPT_OUT, _UNDO, _REPORT = b"o", b"u", b"r"
+_MANAGE, _FRESH = b"m", b"f"
 _CONFIRM, _HASH_BYTES = b"c", 16
 _HOOKS = {Channel.SMS: "hooks/twilio/status"}  #: where providers report that are told so with each message
 _MAIL_OPT_OUT, _RETURN_PATH = "u", "b"
@@ -58,10 +59,12 @@ class ManageLink:
 
     recipient: UUID
     expires_at: datetime
+    message: UUID | None = None  #: in whose foot it stands
+    was_asked_for: bool = False  #: mailed by itself; what stands in other mails is passed on with them
 
     def is_fresh(self, now: datetime) -> bool:
-        """Whether it was made so recently that its holder may also opt in and see everything."""
-        return now < self.expires_at - MANAGE_FOR + FRESH_FOR
+        """Whether its holder may also opt in and see everything."""
+        return self.was_asked_for and now < self.expires_at - MANAGE_FOR + FRESH_FOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,14 @@ class Links:
         payload = _OPT_OUT + recipient.bytes + message.bytes + _CHANNELS[channel] + topic_key.encode()
         return f"{self._public_url}/u/{self._sign(payload)}"
 
-    def preferences_url(self, recipient: UUID, now: datetime) -> str:
-        """Where a recipient sees what can be refused altogether; good for 30 days."""
-        payload = _MANAGE + recipient.bytes + _seconds(now + MANAGE_FOR)
+    def preferences_url(self, recipient: UUID, message: UUID, now: datetime) -> str:
+        """What a message's foot leads to: where a recipient sees and reduces what they get; good for 30 days."""
+        payload = _MANAGE + recipient.bytes + _seconds(now + MANAGE_FOR) + message.bytes
         return f"{self._public_url}/u/{self._sign(payload)}"
+
+    def fresh_url(self, recipient: UUID, now: datetime) -> str:
+        """The same for somebody who asked for it: for an hour it also opts in and shows everything."""
+        return f"{self._public_url}/u/{self._sign(_FRESH + recipient.bytes + _seconds(now + MANAGE_FOR))}"
 
     def undo_token(self, recipient: UUID, numbers: Iterable[int], now: datetime) -> str:
         """What the confirmation page's undo button posts."""
@@ -149,10 +156,8 @@ class Links:
         if payload[:1] == _OPT_OUT and len(payload) > 34 and payload[33:34] in _CHANNEL_OF:
             channel = _CHANNEL_OF[payload[33:34]]
             return OptOutLink(UUID(bytes=payload[1:17]), UUID(bytes=payload[17:33]), channel, payload[34:].decode())
-        if payload[:1] == _MANAGE and len(payload) == 25:
-            link = ManageLink(UUID(bytes=payload[1:17]), _moment(payload[17:25]))
-            return link if now < link.expires_at else None
-        return None
+        link = _manage_link(payload)
+        return link if link and now < link.expires_at else None
 
     def read_undo(self, token: str, now: datetime) -> UndoLink | None:
         """What an undo button posted; None for anything else."""
@@ -246,6 +251,15 @@ class Links:
         body, mac = signed[:-MAIL_MAC_BYTES], signed[-MAIL_MAC_BYTES:]
         fits = [hmac.compare_digest(_mail_mac(secret, kind, body), mac) for secret in self._keys.values()]
         return body if any(fits) else None
+
+
+def _manage_link(payload: bytes) -> ManageLink | None:
+    """Those of before named no message."""
+    if payload[:1] not in (_MANAGE, _FRESH) or len(payload) not in (25, 41):
+        return None
+    who, expires_at = UUID(bytes=payload[1:17]), _moment(payload[17:25])
+    message = UUID(bytes=payload[25:]) if len(payload) == 41 else None
+    return ManageLink(who, expires_at, message, was_asked_for=payload[:1] == _FRESH)
 
 
 def _link_mac(secret: bytes, signed: str) -> str:

@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 from notifier.store.database import Connection, rows
 from notifier_channels.contract import Channel
 
+KEPT = "interval '30 days'"  #: beyond the end of a link that nobody confirmed: for questions about who had asked
+
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
@@ -71,6 +73,30 @@ async def asked_at(c: Connection, hashes: Collection[bytes], back: timedelta) ->
     return [row["requested_at"] for row in await rows(c, query, (list(hashes), back))]
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a no ends: the links that ask one person about one topic."""
+
+    recipient: UUID
+    topic: str
+    channel: str  #: or `any`
+    said_at: datetime | None = None  #: None: now
+
+
+_END = """
+UPDATE confirmations c SET expires_at = clock_timestamp()
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[]) AS no (recipient_id, topic, channel, said_at)
+WHERE c.recipient_id = no.recipient_id AND c.topic = no.topic AND no.channel IN (c.channel, 'any')
+  AND c.requested_at < coalesce(no.said_at, 'infinity') AND c.expires_at > clock_timestamp() AND c.number IS NULL
+"""
+
+
+async def end(c: Connection, ended: Collection[Ended]) -> None:
+    """Let no link go on asking what its reader has refused since it was sent. The people are locked."""
+    columns = [[getattr(one, name) for one in ended] for name in ("recipient", "topic", "channel", "said_at")]
+    await c.execute(_END, columns)
+
+
 async def confirm(c: Connection, one: Confirmation, number: int) -> None:
     """Its link, and every other one that asks this address the same, has done its work."""
     await c.execute(
@@ -78,3 +104,12 @@ async def confirm(c: Connection, one: Confirmation, number: int) -> None:
         " WHERE confirmed_at IS NULL AND address_hash = %s AND recipient_id = %s AND topic = %s AND channel = %s",
         (number, one.address_hash, one.recipient, one.topic, str(one.channel)),
     )
+
+
+async def forget(c: Connection, limit: int) -> int:
+    """Delete up to `limit` that ended long ago without a yes, with what is known of who had asked; how many."""
+    query = f"""
+        DELETE FROM confirmations WHERE id IN (
+            SELECT id FROM confirmations WHERE number IS NULL AND expires_at <= now() - {KEPT}
+            ORDER BY expires_at LIMIT %s)"""
+    return (await c.execute(query, (limit,))).rowcount

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
+from uuid import UUID
 
 import structlog
 from fastapi import Request
@@ -36,7 +37,7 @@ FIELDS = frozenset(
         *("locale", "shown_locale", "timezone", "shown_timezone"),
     }
 )
-BESIDE_TIMEOUT = 1.5  #: seconds that an unsubscribe page waits for what merely stands beside its button
+BESIDE_TIMEOUT = 1.5  #: seconds that a page waits for what merely stands beside its button
 
 _REGIONS = ("Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific")
 
@@ -92,7 +93,7 @@ class PreferenceDesk:
     async def show(self, request: Request, link: ManageLink) -> Response | None:
         """The page. None: nobody is known by this link."""
         seen = await self.page.look(link)
-        return self._page(request, seen) if seen else None
+        return await self._page(request, link, seen) if seen else None
 
     async def act(
         self, request: Request, link: PageLink, ask: Ask, pairs: Sequence[tuple[str, str]]
@@ -108,15 +109,18 @@ class PreferenceDesk:
                 return self._sent(request, pairs)
 
     async def beside(self, link: OptOutLink, words: Words) -> Beside:
-        """Why the message came. Whatever goes wrong here, the button must not wait for it nor suffer from it."""
-        offers = self.fresh_links.template is not None
+        """Why the message came, and that there is more to choose."""
+        return Beside(await self._because(link.message, words), self.fresh_links.template is not None)
+
+    async def _because(self, message: UUID, words: Words) -> Sequence[Markup]:
+        """Why it came. Whatever goes wrong here, the button must not wait for it nor suffer from it."""
         try:
             async with asyncio.timeout(BESIDE_TIMEOUT):
-                because = await self.page.why(link)
+                because = await self.page.why(message)
         except Exception as error:  # noqa: BLE001  # the way out is worth more than the reason
             log.warning("preferences.no_reason", error=type(error).__name__, at=where(error))
-            return Beside(offers_link=offers)
-        return Beside(self._sentences(words).because(because) if because else (), offers)
+            return ()
+        return self._sentences(words).because(because) if because else ()
 
     # Act --------------------------------------------------------------------------------------------------------------
 
@@ -126,7 +130,7 @@ class PreferenceDesk:
         say = self._sentences(read_in)
         proof = {"wording_version": f"{read_in.language}:{read_in.version}", **traces(request)}
         saved = await self.page.save(link, form.wished, lambda switch: {"wording": say.name(switch), **proof})
-        return self._page(request, saved.seen, saved, form.mistakes) if saved else None
+        return await self._page(request, link, saved.seen, saved, form.mistakes) if saved else None
 
     def _read(self, pairs: Sequence[tuple[str, str]]) -> Form:
         """The wishes of a form: what it showed, against what is ticked. A tick at a wide switch says `stop`."""
@@ -156,7 +160,7 @@ class PreferenceDesk:
         everything = await self.page.export(link)
         if everything is None:
             seen = await self.page.look(link)
-            return self._page(request, seen, is_data_held_back=True) if seen else None
+            return await self._page(request, link, seen, is_data_held_back=True) if seen else None
         text = json.dumps(everything, default=_as_text, ensure_ascii=False, indent=2)
         headers = {**self.pages.headers, "Content-Disposition": 'attachment; filename="my-data.json"'}
         return Response(text, media_type="application/json", headers=headers)
@@ -169,9 +173,10 @@ class PreferenceDesk:
 
     # Show -------------------------------------------------------------------------------------------------------------
 
-    def _page(
+    async def _page(
         self,
         request: Request,
+        link: ManageLink,
         seen: Seen,
         saved: Saved | None = None,
         mistakes: Sequence[Mistake] = (),
@@ -193,6 +198,7 @@ class PreferenceDesk:
             places=[(place, say.note(place)) for place in seen.preferences.places],
             offers_link=self.fresh_links.template is not None and not seen.is_fresh,
             paused_until=say.paused_until(seen),
+            because=await self._because(link.message, words) if link.message else (),
             languages=self.pages.languages,
             zones=self.zones,
             name=say.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
@@ -197,7 +197,7 @@ class _Import:
         if grant.granted_at > datetime.now(UTC):
             reader.problems.append(Problem(f"{pointer}/granted_at", "lies in the future; say when they agreed"))
         basis, ends = _basis(grant, pointer, reader)
-        return Grant(grant.topic, grant.channel, grant.granted_at, grant.evidence, ends, basis)
+        return Grant(grant.topic, grant.channel, grant.granted_at, self._proof(grant.evidence), ends, basis)
 
     def _no(self, no: WithdrawalBody, pointer: str, reader: Reader) -> No:
         channels = scopes(self.app.templates.topics).get(no.scope)
@@ -210,7 +210,11 @@ class _Import:
             reader.problems.append(Problem(f"{pointer}/channel", "the scope has no such channel; leave it out"))
         if no.withdrawn_at > datetime.now(UTC):
             reader.problems.append(Problem(f"{pointer}/withdrawn_at", "lies in the future; say when they said it"))
-        return No(no.scope, no.channel, no.withdrawn_at, no.evidence)
+        return No(no.scope, no.channel, no.withdrawn_at, self._proof(no.evidence))
+
+    def _proof(self, given: Mapping[str, str | None]) -> dict[str, str | None]:
+        """What the line says, and who brought it, which no line can say itself."""
+        return {**given, "actor": f"key:{self.caller.key_id}"}
 
 
 def _basis(grant: GrantBody, pointer: str, reader: Reader) -> tuple[Basis, datetime | None]:

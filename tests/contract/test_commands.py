@@ -78,6 +78,47 @@ async def test_show_refuses_who_is_not_known_and_a_time_without_a_zone(town, run
         assert (await run("consent", "show", "nobody", "--at", odd)).exit_code == 2
 
 
+async def test_a_no_by_letter_is_written_once_stops_what_waits_and_names_the_operator(town, run):
+    person = await town.person("ann@example.test")
+    waiting = [await town.message(person, topic, "queued") for topic in ("product-news", "orders")]
+    words = ("consent", "withdraw", f"user-{person.hex}", "--marketing", "--why", "Letter of 3 May")
+    for cancelled in (1, 0):
+        done = await run(*words)
+        assert done.exit_code == 0, done.output
+        [line] = await town.ledger(person)
+        assert done.output == f"marketing/any: no [{line['number']}]; {cancelled} cancelled.\n"
+    assert (line["scope"], line["channel"], line["granted"], line["source"]) == ("marketing", "any", False, "admin")
+    assert line["evidence"].items() >= {"why": "Letter of 3 May", "by": "cli"}.items()
+    assert [await town.state(message) for message in waiting] == ["cancelled", "queued"]
+    assert "said through an operator" in (await run("consent", "show", f"user-{person.hex}")).output
+    for more, said in (
+        (("--topic", "newsletter", "--channel", "email"), ("topic:newsletter", "email")),
+        (("--all", "--channel", "sms"), ("all", "sms")),
+    ):
+        assert (await run(*words[:3], *more, "--why", "Called us")).exit_code == 0
+        newest = (await town.ledger(person))[-1]
+        assert (newest["scope"], newest["channel"]) == said
+
+
+@pytest.mark.parametrize(
+    ("who", "words", "status"),
+    [
+        ("nobody", ("--all",), 1),
+        ("ann", ("--topic", "no-such"), 1),
+        ("ann", ("--topic", "security"), 1),
+        ("ann", ("--topic", "newsletter", "--channel", "push"), 1),
+        ("ann", (), 2),
+        ("ann", ("--all", "--marketing"), 2),
+    ],
+)
+async def test_a_no_that_cannot_be_meant_writes_nothing(town, run, who, words, status):
+    person = await town.person("ann@example.test")
+    who = f"user-{person.hex}" if who == "ann" else who
+    refused = await run("consent", "withdraw", who, *words, "--why", "Called us")
+    assert refused.exit_code == status, refused.output
+    assert await town.ledger() == []
+
+
 async def test_rebuild_reports_and_mends_exactly_what_differed(town, run, database, monkeypatch):
     monkeypatch.setattr("notifier.commands.consent.BATCH", 2)
     people = [await town.person(f"u{n}@example.test") for n in range(5)]

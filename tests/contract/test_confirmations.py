@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from notifier.dispatch.replies import Reply
 from notifier.domain.access import Scope
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.recipients import Hasher
 from notifier.store import suppressions
 from notifier.store.suppressions import NewSuppression
-from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Channel
+from notifier_channels.addresses import EmailAddress, PhoneNumber
+from notifier_channels.contract import Channel, DeliveryEvent, EventKind
+from notifier_channels.sms.keywords import Keyword
 from tests.servers.api import NEWS, Api, pointers
 
 pytestmark = pytest.mark.anyio
 
 READ = {"wording": "Yes, the newsletter.", "wording_version": "footer-3"}
+_numbers = itertools.count(1)
 PRESSED = {"confirm": "yes", "language": "en"}
 
 
@@ -244,6 +249,73 @@ async def test_a_no_between_asking_and_pressing_ends_the_link(ann: Api) -> None:
     assert not await allowed(ann)
 
 
+async def one_click(api: Api) -> None:
+    [message] = await api.rows("SELECT id, recipient_id FROM messages ORDER BY id DESC LIMIT 1")
+    url = api.app.links.unsubscribe_url(message["recipient_id"], "newsletter", Channel.EMAIL, message["id"])
+    assert (await api.client.post("/u/" + url.rpartition("/u/")[2])).status_code == 200
+
+
+async def marked_as_spam(api: Api) -> None:
+    [message] = await api.rows("SELECT id FROM messages ORDER BY id DESC LIMIT 1")
+    reported = next(_numbers)
+    await api.app.feedback(
+        [DeliveryEvent(message["id"], EventKind.COMPLAINED, "test", f"r{reported}", datetime.now(UTC))]
+    )
+
+
+async def stop(api: Api) -> None:
+    await api.app.replies(Reply(f"SM{next(_numbers)}", PhoneNumber("+4930123456"), Keyword.STOP, "STOP", True, "test"))
+
+
+async def put_no(api: Api) -> None:
+    said = {"scope": "marketing", "channel": "any", "granted": False}
+    assert (await api.client.put("/v1/recipients/ann/preferences", json={"preferences": [said]})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("say_no", "asked"),
+    [
+        (one_click, ("newsletter", "email")),
+        (marked_as_spam, ("newsletter", "email")),
+        (put_no, ("newsletter", "email")),
+        (stop, ("product-news", "sms")),
+        (stop, ("orders", "sms")),
+    ],
+)
+async def test_a_no_that_stood_already_ends_the_link_when_it_is_said_again(ann: Api, say_no, asked) -> None:
+    """Somebody else enters the address of a person who has left, and the person says so again."""
+    object.__setattr__(ann.app.confirm, "channels", frozenset(Channel))
+    await ann.put("ann", phone="+4930123456")
+    await ask(ann)
+    await say_no(ann)
+    await a_day_passes(ann)
+    path = await link_of(ann, await ask(ann, topic=asked[0], channel=asked[1]))
+    before = await ann.count("consent_events")
+    await say_no(ann)
+    assert await ann.count("consent_events") == before, "the same no is written once"
+    assert (await press(ann, path)).status_code == (await ann.client.get(path)).status_code == 409
+    assert await ann.count("consent_events") == before
+    assert not await ann.rows("SELECT 1 FROM suppressions WHERE lifted_at IS NOT NULL")
+
+
+async def test_a_no_to_something_else_or_of_before_ends_no_link(ann: Api) -> None:
+    await ann.put("ann", phone="+4930123456")
+    path = await link_of(ann, await ask(ann))
+    for scope, channel, at in (
+        ("topic:product-news", "email", None),
+        ("all", "sms", None),
+        ("marketing", "any", "2026-01-01T00:00:00Z"),
+    ):
+        said = {"preferences": [{"scope": scope, "channel": channel, "granted": False}]}
+        for _ in range(2):
+            answer = await ann.client.put(
+                "/v1/recipients/ann/preferences", json=said | ({"occurred_at": at} if at else {})
+            )
+            assert answer.status_code == 200, answer.text
+    assert (await press(ann, path)).status_code == 200
+    assert await allowed(ann)
+
+
 async def test_confirming_uses_up_every_link_that_asks_the_same(ann: Api) -> None:
     old = await link_of(ann, await ask(ann))
     await a_day_passes(ann)
@@ -286,6 +358,13 @@ async def test_confirming_ends_a_complaint_and_an_older_no(ann: Api) -> None:
     assert sent.status_code == 202
 
 
+async def test_confirming_what_is_no_marketing_ends_no_complaint(ann: Api) -> None:
+    await suppress(ann, SuppressionReason.COMPLAINT)
+    path = await link_of(ann, await ask(ann, topic="orders"))
+    assert (await press(ann, path)).status_code == 200
+    assert await ann.rows("SELECT 1 FROM suppressions WHERE lifted_at IS NULL")
+
+
 @pytest.mark.parametrize("reason", set(SuppressionReason) - {SuppressionReason.COMPLAINT})
 async def test_confirming_ends_no_other_suppression(ann: Api, reason) -> None:
     path = await link_of(ann, await ask(ann))
@@ -314,3 +393,23 @@ async def test_without_the_template_nobody_is_asked(ann: Api) -> None:
         assert (await ask(ann)).status_code == 409
     finally:
         ann.app.templates._current.update(kept)  # type: ignore[attr-defined]
+
+
+# Forgetting -----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_asked_is_forgotten_thirty_days_after_a_link_ended_without_a_yes(ann: Api, monkeypatch) -> None:
+    monkeypatch.setattr("notifier.dispatch.sweep.FORGOTTEN_AT_ONCE", 1)
+    confirmed = await ask(ann)
+    await press(ann, await link_of(ann, confirmed))
+    asked = []
+    for _ in range(3):
+        await a_day_passes(ann)
+        asked.append((await ask(ann, topic="orders", ip="203.0.113.9")).json()["id"])
+    ended = "UPDATE confirmations SET expires_at = now() - interval '30 days' {} interval '1 minute' WHERE id = ANY(%s)"
+    await ann.execute(ended.format("-"), [[confirmed.json()["id"], *asked[:2]]])
+    await ann.execute(ended.format("+"), [asked[2:]])
+    await ann.app.sweep.forget()
+    left = await ann.rows("SELECT id, evidence ->> 'wording' AS wording FROM confirmations ORDER BY requested_at")
+    assert [str(row["id"]) for row in left] == [confirmed.json()["id"], asked[2]]
+    assert {row["wording"] for row in left} == {READ["wording"]}

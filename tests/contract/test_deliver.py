@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import re
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -15,10 +17,12 @@ from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
 from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
+from notifier.domain.tokens import ManageLink
 from notifier.errors import NotConfigured
 from notifier.journal import boot_id
 from notifier.limits import Limits
 from notifier.providers import providers_of
+from notifier.rendering import Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, orphans
 from notifier.store.database import AWAY, Database
@@ -32,7 +36,7 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from tests.world import MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, claim, new_id, take
+from tests.world import IDENTITY, MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, claim, new_id, take
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +73,31 @@ async def test_what_is_due_is_sent_and_accepted_with_the_providers_reference(wor
     assert await world.states(ids) == [("accepted", None)] * 3
     assert {message.id for message in provider.sent} == set(ids)
     assert await world.one("SELECT count(*) FROM attempts WHERE state = 'accepted' AND reference LIKE 'ref-%%'") == 3
+
+
+def manage_links(world, message) -> list[ManageLink]:
+    """Where a mail leads to its reader's own settings."""
+    tokens = re.findall(r"/u/([\w.-]+)", html.unescape(message.content.html) + message.content.text)
+    found = [world.links.read_page(token, datetime.now(UTC)) for token in tokens]
+    return [link for link in found if isinstance(link, ManageLink)]
+
+
+async def test_only_the_mail_that_was_asked_for_carries_a_fresh_link_as_every_other_is_passed_on(database, tmp_path):
+    world = World(database, tmp_path / "journals", Templates.load(bundled_directory(), IDENTITY, "en"))
+    people = await world.people(1)
+    await world.grant(people, "topic:newsletter", "email")
+    keys = [one.key for one in world.templates.all() if Channel.EMAIL in one.channels]
+    message_of = {key: (await world.queue(people, key))[0] for key in keys}
+    provider = Scripted()
+    for lane in Lane:
+        async with world.worker(provider, lane) as deliver:
+            await deliver()
+    links = {message.id: manage_links(world, message) for message in provider.sent}
+    fresh = {key for key in keys for link in links[message_of[key]] if link.is_fresh(datetime.now(UTC))}
+    assert fresh == {"manage-link"}
+    for key in set(keys) - fresh:
+        assert {(link.recipient, link.message) for link in links[message_of[key]]} == {(people[0], message_of[key])}
+    assert {(link.recipient, link.message) for link in links[message_of["manage-link"]]} == {(people[0], None)}
 
 
 async def test_a_ring_for_nothing_and_a_ring_for_what_is_done_do_nothing(world):

@@ -192,7 +192,7 @@ async def test_a_mandatory_topic_cannot_be_refused_and_a_transactional_one_can(o
 
 async def test_a_preference_link_refuses_on_every_channel_for_its_person_alone(opt_out, town):
     person, same = await town.person("ann@one.test"), await town.person("ann@one.test")
-    link = opt_out.read(opt_out.links.preferences_url(person, opt_out.now()).rpartition("/")[2])
+    link = opt_out.read(opt_out.links.fresh_url(person, opt_out.now()).rpartition("/")[2])
     await opt_out(link, Choice.TOPIC, Way.PAGE, EVIDENCE)
     assert [(line["scope"], line["channel"]) for line in await town.ledger(person)] == [("marketing", "any")]
     assert await town.ledger(same) == []
@@ -355,9 +355,7 @@ async def test_an_undo_ends_after_an_hour_and_works_for_its_own_link_only(opt_ou
 
 async def test_a_preference_link_does_not_undo_what_another_persons_link_said(opt_out, town):
     ann, bob = await town.person("ann@one.test"), await town.person("bob@one.test")
-    own, foreign = (
-        opt_out.read(opt_out.links.preferences_url(one, opt_out.now()).rpartition("/")[2]) for one in (ann, bob)
-    )
+    own, foreign = (opt_out.read(opt_out.links.fresh_url(one, opt_out.now()).rpartition("/")[2]) for one in (ann, bob))
     answer = await opt_out(own, Choice.MARKETING, Way.PAGE, EVIDENCE)
     assert isinstance(await opt_out.undo(foreign, answer.undo, EVIDENCE), NotRestored)
     assert isinstance(await opt_out.undo(own, answer.undo, EVIDENCE), Restored)

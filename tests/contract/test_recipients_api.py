@@ -313,7 +313,21 @@ async def test_a_grant_is_recorded_with_its_time_and_proof(api: Api) -> None:
         ("topic:product-news", "sms", True, "import"),
     ]
     assert events[0]["occurred_at"] == AGO
-    assert events[0]["evidence"] == {"form": "checkout"}
+    assert events[0]["evidence"] == {"form": "checkout", "actor": await the_key(api)}
+
+
+async def the_key(api: Api) -> str:
+    [row] = await api.rows("SELECT id FROM api_keys")
+    return f"key:{row['id']}"
+
+
+async def test_who_brought_a_list_is_written_down_and_no_line_says_otherwise(api: Api) -> None:
+    forged = {"actor": "key:somebody-else"}
+    no = {"scope": "marketing", "channel": "any", "withdrawn_at": AGO.isoformat(), "evidence": forged}
+    line = {"id": "ann", "email": "ann@example.test", "grants": [GRANT | {"evidence": forged}], "withdrawals": [no]}
+    assert (await import_lines(api, line))["problems"] == []
+    events = await api.rows("SELECT evidence FROM consent_events")
+    assert [one["evidence"] for one in events] == [{"actor": await the_key(api)}] * 2
 
 
 async def test_an_import_never_opts_in_a_suppressed_address(api: Api) -> None:

@@ -49,8 +49,13 @@ async def ann(service: Service) -> UUID:
 
 
 def manage(service: Service, person: UUID, age: timedelta = timedelta()) -> str:
-    """The path of a manage link that was made so long ago."""
-    return path_of(service.app.links.preferences_url(person, datetime.now(UTC) - age))
+    """The path of a manage link that was asked for and mailed so long ago."""
+    return path_of(service.app.links.fresh_url(person, datetime.now(UTC) - age))
+
+
+def foot(service: Service, person: UUID, message: UUID, age: timedelta = timedelta()) -> str:
+    """The path of the link in the foot of a message that was sent so long ago."""
+    return path_of(service.app.links.preferences_url(person, message, datetime.now(UTC) - age))
 
 
 Fields = list[tuple[str, str]]
@@ -197,6 +202,17 @@ async def test_an_old_link_reduces_and_leaves_the_rest_to_a_fresh_one(service, a
     assert await lines(service) == [("topic:product-news", "email", False)]
 
 
+async def test_the_link_in_a_mails_foot_reduces_and_no_more_however_new_the_mail_is(service, ann):
+    path = foot(service, ann, await service.town.message(ann, "product-news"))
+    page = await service.ask("GET", path)
+    assert re.search(rf'value="{LETTER}" disabled', page.text)
+    done = await post(service, path, [*touched(form_of(page), off=[NEWS]), ("shown", f"{LETTER}=off"), ("on", LETTER)])
+    assert done.status == 409
+    assert await lines(service) == [("topic:product-news", "email", False)]
+    data = await post(service, path, [("export", "1")])
+    assert (data.status, "content-disposition" in data.headers) == (409, False)
+
+
 async def test_the_wide_switches_stop_and_let_go_and_bring_nothing_back_by_themselves(service, ann):
     path = manage(service, ann)
     await save(service, path, on=[LETTER])
@@ -328,9 +344,26 @@ async def test_three_an_hour_and_the_answer_is_the_same(service, ann):
     without = await post(service, manage(service, await service.town.person(), OLD), [("fresh", "1")])
     assert len({(answer.status, answer.body) for answer in [*answers, nobody, without]}) == 1
     assert len(await sent(service)) == 3
-    await service.town.execute("UPDATE notifications SET created_at = created_at - interval '61 minutes'")
+    await passes(service, "61 minutes")
     await post(service, path, [("fresh", "1")])
     assert len(await sent(service)) == 4
+
+
+async def passes(service: Service, time: str) -> None:
+    await service.town.execute("UPDATE notifications SET created_at = created_at - %s::interval", (time,))
+
+
+async def test_five_a_day_as_whoever_holds_an_old_mail_can_ask_again_and_again(service, ann):
+    bob = await service.town.person("ann@one.test")
+    paths = [manage(service, person, OLD) for person in (ann, bob)]
+    for _ in range(4):
+        for path in paths:
+            await post(service, path, [("fresh", "1")])
+        await passes(service, "61 minutes")
+    assert len(await sent(service)) == 5
+    await passes(service, "20 hours")
+    await post(service, paths[0], [("fresh", "1")])
+    assert len(await sent(service)) == 6
 
 
 async def test_an_address_of_two_people_gets_three_an_hour_and_not_six(service, ann):
@@ -379,34 +412,58 @@ async def test_a_fresh_link_gives_everything_and_an_old_one_says_what_it_takes(s
 # Why did I get this
 
 
-async def decided(service: Service, person: UUID, rule: str, numbers: Sequence[int] = ()) -> str:
-    message = await service.town.message(person, "product-news")
+async def decided(
+    service: Service, person: UUID, rule: str, numbers: Sequence[int] = (), topic: str = "product-news"
+) -> UUID:
+    message = await service.town.message(person, topic)
     note = {"rule": rule, "at": datetime.now(UTC).isoformat(), "numbers": list(numbers), "detail": ""}
     await service.town.execute("UPDATE messages SET decision = %s WHERE id = %s", (Jsonb(note), message))
-    return service.link(person, message)
+    return message
 
 
 async def test_an_unsubscribe_page_says_why_the_message_came(service, ann):
     await save(service, manage(service, ann), off=[NEWS])
     await save(service, manage(service, ann), on=[NEWS])
     _, grant = await service.town.ledger()
-    page = (await service.ask("GET", await decided(service, ann, "granted", [grant["number"]]))).text
+    message = await decided(service, ann, "granted", [grant["number"]])
+    page = (await service.ask("GET", service.link(ann, message))).text
     assert "Why did I get this?" in page
     assert "You had said yes to it." in page
     assert re.search(r"Your yes of <strong><bdi>\w+ \d+, \d{4}.*?, given <strong><bdi>on your preference page", page)
-    page = (await service.ask("GET", await decided(service, ann, "opt_out_default"))).text
+    page = (await service.ask("GET", service.link(ann, await decided(service, ann, "opt_out_default")))).text
     assert "You had not said no to it" in page
 
 
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "ar"])
+async def test_the_preference_page_says_why_the_message_came_in_whose_foot_its_link_stood(service, language):
+    person = await service.town.person("x@one.test", locale=language)
+    words = Pages(Brand("", "")).words([language])
+    message = await decided(service, person, "mandatory_topic", topic="security")
+    path = foot(service, person, message)
+    for page in (await service.ask("GET", path), await save(service, path, off=[NEWS])):
+        shown = html.unescape(page.text)
+        assert words.sentences["why.heading"] in shown
+        assert words.sentences["why.mandatory_topic"] in shown
+        assert service.app.templates.topics["security"].names[language] in shown.split('class="why"')[1]
+
+
+async def test_a_link_that_was_asked_for_or_whose_message_is_gone_gives_no_reason(service, ann):
+    for path in (manage(service, ann), foot(service, ann, new_id())):
+        page = await service.ask("GET", path)
+        assert (page.status, "Why did I get this?" in page.text) == (200, False)
+
+
 async def test_the_way_out_does_not_suffer_from_a_reason_that_cannot_be_told(service, ann, monkeypatch):
-    path = await decided(service, ann, "granted")
+    message = await decided(service, ann, "granted")
 
     async def broken(self, link):
         raise ZeroDivisionError
 
     monkeypatch.setattr(PreferencePage, "why", broken)
-    page = await service.ask("GET", path)
+    page = await service.ask("GET", service.link(ann, message))
     assert (page.status, 'name="scope"' in page.text) == (200, True)
+    page = await service.ask("GET", foot(service, ann, message))
+    assert (page.status, 'name="preferences"' in page.text) == (200, True)
 
 
 # The database away

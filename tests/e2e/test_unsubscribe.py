@@ -152,7 +152,7 @@ async def test_the_page_carries_the_headers_that_let_nothing_in(service, somebod
 async def test_whatever_is_no_link_of_ours_looks_the_same_to_the_byte(service, somebody):
     person, path, _ = somebody
     nobody = service.link(new_id(), new_id())
-    expired = path_of(service.app.links.preferences_url(person, datetime(2020, 1, 1, tzinfo=UTC)))
+    expired = path_of(service.app.links.fresh_url(person, datetime(2020, 1, 1, tzinfo=UTC)))
     undo = "/u/" + service.app.links.undo_token(person, [1], datetime.now(UTC))
     forged = [
         path[:-1] + ("A" if path[-1] != "A" else "B"),
@@ -214,7 +214,7 @@ async def test_a_mandatory_topic_stays_and_the_page_says_why(service):
 
 async def test_a_preference_link_asks_first_and_takes_no_bare_post_for_an_answer(service, somebody):
     person, _, _ = somebody
-    path = path_of(service.app.links.preferences_url(person, datetime.now(UTC)))
+    path = path_of(service.app.links.fresh_url(person, datetime.now(UTC)))
     for answer in (await service.ask("GET", path), await service.ask("POST", path, ONE_CLICK, **FORM)):
         assert answer.status == 200
         assert set(re.findall(r'name="stop" value="(\S+)"', answer.text)) == {"marketing/any", "all/any"}

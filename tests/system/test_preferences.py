@@ -15,6 +15,9 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 from psycopg.types.json import Jsonb
 
+from notifier.domain.access import ApiKey, Scope
+from notifier.store import keys
+from notifier_channels.contract import Channel
 from tests.servers.service import Service, path_of, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
@@ -50,7 +53,12 @@ async def somebody(service: Service, locale: str = "en") -> UUID:
 
 
 def manage(service: Service, person: UUID, age: timedelta = timedelta()) -> str:
-    return service.url + path_of(service.app.links.preferences_url(person, datetime.now(UTC) - age))
+    return service.url + path_of(service.app.links.fresh_url(person, datetime.now(UTC) - age))
+
+
+def foot(service: Service, person: UUID, message: UUID) -> str:
+    """What the link in a message's foot leads to."""
+    return service.url + path_of(service.app.links.preferences_url(person, message, datetime.now(UTC)))
 
 
 async def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]:
@@ -79,11 +87,26 @@ async def violations(page: Page) -> list[tuple[str, list[str]]]:
 # Scanners
 
 
+async def confirmation(service: Service, person: UUID) -> str:
+    """Where the mail of a double opt-in leads to."""
+    key = ApiKey.new()
+    async with service.app.database.connection() as c:
+        await keys.create(c, key.id, "test", key.secret_hash, [Scope.PREFERENCES])
+    ask = service.app.confirm.ask
+    asked = await ask(f"user-{person.hex}", "newsletter", Channel.EMAIL, evidence={}, key_id=key.id)
+    query = "SELECT data ->> 'confirm_url' AS url FROM notifications WHERE id = %s"
+    [row] = await service.town.rows(query, (asked.notification,))
+    return service.url + "/c/" + row["url"].rpartition("/c/")[2]
+
+
 async def test_a_scanner_that_runs_scripts_and_follows_every_link_changes_nothing(service, browser):
     person = await somebody(service)
     message = await service.town.message(person, "product-news")
-    for url in (manage(service, person), manage(service, person, OLD), service.url + service.link(person, message)):
+    settings = [manage(service, person), manage(service, person, OLD), foot(service, person, message)]
+    confirm = await confirmation(service, person)
+    for url in (*settings, service.url + service.link(person, message), confirm):
         page, _ = await opened(browser, url)
+        assert await page.locator("[name=confirm]" if url == confirm else "[name=scope], [name=on]").count()
         await page.evaluate("() => { window.dispatchEvent(new Event('load')); window.scrollTo(0, 9999) }")
         for anchor in await page.locator("a, summary, label").all():
             await anchor.click(force=True)
@@ -183,7 +206,7 @@ async def test_every_page_fits_a_phone_and_satisfies_axe_in_the_light_and_in_the
     note = {"rule": "opt_out_default", "at": datetime.now(UTC).isoformat(), "numbers": [], "detail": ""}
     await service.town.execute("UPDATE messages SET decision = %s WHERE id = %s", (Jsonb(note), message))
     unsubscribe = service.url + service.link(person, message)
-    addresses = [manage(service, person), manage(service, person, OLD), unsubscribe]
+    addresses = [manage(service, person), foot(service, person, message), unsubscribe]
     for scheme, (url, width) in product(("light", "dark"), product(addresses, (320, 360, 1200))):
         viewport = {"width": width, "height": 740}
         page, complaints = await opened(browser, url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")

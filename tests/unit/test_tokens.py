@@ -55,9 +55,11 @@ def test_no_flipped_bit_is_accepted(data, recipient, topic, channel, message):
 def test_no_flipped_bit_of_any_kind_of_token_is_accepted():
     made = links()
     url = token_of(made.unsubscribe_url(UUID(int=1), "newsletter", Channel.EMAIL, UUID(int=2)))
-    manage = token_of(made.preferences_url(UUID(int=1), NOW))
+    manage = token_of(made.preferences_url(UUID(int=1), UUID(int=2), NOW))
     undo = made.undo_token(UUID(int=1), [7, 8], NOW)
-    for token, read in ((url, made.read_page), (manage, made.read_page), (undo, made.read_undo)):
+    fresh = token_of(made.fresh_url(UUID(int=1), NOW))
+    pages = ((token, made.read_page) for token in (url, manage, fresh))
+    for token, read in (*pages, (undo, made.read_undo)):
         assert read(token, NOW) is not None
         for bit in range(len(token) * 8):
             flipped = bytearray(token.encode())
@@ -132,7 +134,7 @@ def test_a_token_without_a_secret_is_not_signed_by_an_unknown_key():
 def test_each_purpose_reads_only_its_own_tokens():
     made = links()
     opt_out = token_of(made.unsubscribe_url(UUID(int=1), "newsletter", Channel.EMAIL, UUID(int=2)))
-    manage = token_of(made.preferences_url(UUID(int=1), NOW))
+    manage = token_of(made.preferences_url(UUID(int=1), UUID(int=2), NOW))
     undo = made.undo_token(UUID(int=1), [5], NOW)
     assert made.read_page(undo, NOW) is None
     assert made.read_undo(opt_out, NOW) is None
@@ -144,12 +146,32 @@ def test_each_purpose_reads_only_its_own_tokens():
 
 def test_what_reduces_lasts_for_ever_and_what_does_not_ends():
     made = links()
-    manage = token_of(made.preferences_url(UUID(int=1), NOW))
-    assert made.read_page(manage, NOW) == ManageLink(UUID(int=1), NOW + timedelta(days=30))
+    manage = token_of(made.preferences_url(UUID(int=1), UUID(int=2), NOW))
+    assert made.read_page(manage, NOW) == ManageLink(UUID(int=1), NOW + timedelta(days=30), UUID(int=2))
     assert made.read_page(manage, NOW + timedelta(days=30)) is None
     undo = made.undo_token(UUID(int=1), [5, 9], NOW)
     assert made.read_undo(undo, NOW) == UndoLink(UUID(int=1), (5, 9), NOW + timedelta(hours=1))
     assert made.read_undo(undo, NOW + timedelta(hours=1)) is None
+
+
+def test_only_a_link_that_was_asked_for_is_fresh_and_only_for_an_hour():
+    made = links()
+    asked = made.read_page(token_of(made.fresh_url(UUID(int=1), NOW)), NOW)
+    assert asked == ManageLink(UUID(int=1), NOW + timedelta(days=30), was_asked_for=True)
+    assert asked.is_fresh(NOW + timedelta(minutes=59))
+    assert not asked.is_fresh(NOW + timedelta(hours=1))
+    in_a_foot = made.read_page(token_of(made.preferences_url(UUID(int=1), UUID(int=2), NOW)), NOW)
+    assert isinstance(in_a_foot, ManageLink)
+    assert not in_a_foot.is_fresh(NOW)
+
+
+def test_a_link_of_before_that_names_no_message_still_opens_the_page_and_is_not_fresh():
+    made = links()
+    ends = NOW + timedelta(days=30)
+    token = made._sign(b"m" + UUID(int=1).bytes + int(ends.timestamp()).to_bytes(8, "big"))
+    link = made.read_page(token, NOW)
+    assert link == ManageLink(UUID(int=1), ends)
+    assert not link.is_fresh(NOW)
 
 
 @given(ids, st.lists(st.integers(1, 2**62), max_size=200))
@@ -266,7 +288,7 @@ def test_a_confirm_token_confirms_and_nothing_else_does(link, message, topic):
     for other in (
         token_of(made.unsubscribe_url(link.recipient, topic, link.channel, message)),
         token_of(made.unsubscribe_url(link.recipient, "a-topic-with-a-long-key-" * 3, link.channel, message)),
-        token_of(made.preferences_url(link.recipient, NOW)),
+        token_of(made.preferences_url(link.recipient, message, NOW)),
         made.undo_token(link.recipient, [1, 2, 3, 4, 5], NOW),
     ):
         assert made.read_confirm(other, NOW) is None

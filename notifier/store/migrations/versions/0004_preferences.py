@@ -23,6 +23,7 @@ CREATE TABLE confirmations (
 );
 CREATE INDEX confirmations_recipient ON confirmations (recipient_id, requested_at);
 CREATE INDEX confirmations_address ON confirmations (address_hash, requested_at);
+CREATE INDEX confirmations_unconfirmed ON confirmations (expires_at) WHERE number IS NULL;
 
 -- A no is told to whoever has a message in hand, by the ids from before an adoption, too.
 CREATE INDEX recipients_merged_into ON recipients (merged_into) WHERE merged_into IS NOT NULL;
