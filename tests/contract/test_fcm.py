@@ -199,6 +199,26 @@ async def test_devices_of_another_project_are_our_fault_when_nothing_else_is_tak
     assert len(far.requests) < 16 + len(batch)
 
 
+async def test_an_outage_puts_one_call_in_doubt_and_then_one_probe_at_a_time(account: Path):
+    async with fcm(account, Fault("", 503, b"<html>", times=AT_ONCE + 1)) as (provider, far):
+        away = Unavailable("503", "too many answers in a row were lost", is_away=True)
+        batch = [push() for _ in range(AT_ONCE * 3)]
+        outcomes = await sent(provider, batch, Notebook())
+        assert kinds(batch, outcomes) == [Ambiguous] * AT_ONCE + [Unavailable] * AT_ONCE * 2
+        assert outcomes[batch[-1].id] == away
+        later = [push(), push()]
+        assert kinds(later, await sent(provider, later, Notebook())) == [Ambiguous, Unavailable]
+        assert kinds(later, await sent(provider, later, Notebook())) == [Receipt, Receipt]
+    assert len(far.requests) == AT_ONCE + 3
+
+
+async def test_an_outage_is_noticed_over_small_batches(account: Path):
+    async with fcm(account, Fault("", then="reset")) as (provider, far):
+        made = [kinds(batch, await sent(provider, batch, Notebook())) for batch in ([push()] for _ in range(6))]
+    assert made == [[Ambiguous]] * 3 + [[Unavailable], [Ambiguous], [Unavailable]]
+    assert len(far.requests) == 4
+
+
 # Waiting --------------------------------------------------------------------------------------------------------------
 
 

@@ -18,10 +18,12 @@ import httpx
 import jsonschema
 import pytest
 
+from notifier.store.database import rows
 from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
+    Channel,
     Doubt,
     Misconfigured,
     OptedOut,
@@ -52,6 +54,7 @@ from tests.servers.twilio import (
     standing_in,
     text_to,
 )
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -318,6 +321,52 @@ async def test_an_outage_puts_a_few_messages_in_doubt_and_not_the_whole_batch():
     kinds = Counter(type(outcome) for outcome in outcomes.values())
     assert kinds[Ambiguous] == far.requests == len(witness.in_doubt) <= 4
     assert kinds[Unavailable] == 50 - kinds[Ambiguous]
+
+
+async def test_an_outage_is_noticed_over_batches_of_two_and_then_probed_until_something_is_taken():
+    async with broken(http("500 Internal Server Error", ERROR)) as far:
+        provider = provider_at(far.url, connections=2)
+
+        async def batch(size: int = 2) -> list[Outcome]:
+            outcomes = await sent(provider, [text_to(NUMBERS["ann"]) for _ in range(size)], Notebook())
+            return [outcome if isinstance(outcome, Unavailable) else type(outcome) for outcome in outcomes.values()]
+
+        away = Unavailable("20500", "too many answers in a row were lost", is_away=True)
+        assert [await batch() for _ in range(3)] == [[Ambiguous] * 2, [Ambiguous] * 2, [away] * 2]
+        assert [await batch(1) for _ in range(4)] == [[Ambiguous], [away], [Ambiguous], [away]]
+        far.answer = http("201 CREATED", TAKEN)
+        assert await batch(1) == [Receipt]
+        far.answer = http("500 Internal Server Error", ERROR)
+        assert [await batch(1) for _ in range(4)] == [[Ambiguous]] * 3 + [[away]]
+        await provider.close()
+
+
+async def test_refusals_between_do_not_hide_an_outage(stand_in: StandIn):
+    provider = provider_at(stand_in.url, connections=1)
+    names = ["doubt", "nobody", "full"] * 3 + ["ann"]
+    outcomes = await sent(provider, [text_to(NUMBERS[name]) for name in names], Notebook())
+    await provider.close()
+    kinds = [type(outcome) for outcome in outcomes.values()]
+    assert kinds == [Ambiguous, BadAddress, Rejected] * 2 + [Ambiguous] + [Unavailable] * 3
+
+
+async def test_an_outage_pauses_the_sender_and_leaves_a_campaign_waiting(database, tmp_path):
+    world = World(database, tmp_path / "journals")
+    people = await world.people(30)
+    await world.queue(people, by=Channel.SMS, to=await world.phones(people))
+    async with broken(http("500 Internal Server Error", ERROR)) as far:
+        provider = provider_at(far.url, connections=2, most_at_once=2)
+        async with world.worker({Channel.SMS: provider}) as deliver:
+            await deliver(())
+        await provider.close()
+    states = Counter(state for state, _ in await world.states(await all_messages(world)))
+    assert states == {"unknown": 4, "queued": 26}
+    assert await world.one("SELECT code FROM provider_pauses WHERE provider = 'twilio'") == "20500"
+
+
+async def all_messages(world: World) -> list[UUID]:
+    async with world.database.connection() as c:
+        return [row["id"] for row in await rows(c, "SELECT id FROM messages")]
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("Retry-After: 7", 7), ("Retry-After: soon", 1), ("X-Other: 7", 1)])

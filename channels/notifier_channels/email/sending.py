@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from notifier_channels.contract import EmailContent, MessageId, Misconfigured, Outcome, Outgoing, Receipt, Witness
 from notifier_channels.email.mail import Mail, write
 from notifier_channels.email.replies import blames_policy
-from notifier_channels.sending import Identified, Sending
+from notifier_channels.sending import Doubts, Identified, Sending
 
 POLICY_REFUSALS = 5  #: so many in a row with nothing taken between, and it is our policy, not the mail
 
@@ -16,8 +16,15 @@ POLICY_REFUSALS = 5  #: so many in a row with nothing taken between, and it is o
 class MailSending(Sending[EmailContent]):
     """One call of `send`, as its lanes see it (`pipeline.Source`)."""
 
-    def __init__(self, batch: Sequence[Outgoing[EmailContent]], witness: Witness, domain: str, policy: Policy) -> None:
-        super().__init__(batch, witness)
+    def __init__(
+        self,
+        batch: Sequence[Outgoing[EmailContent]],
+        witness: Witness,
+        doubts: Doubts,
+        domain: str,
+        policy: Policy,
+    ) -> None:
+        super().__init__(batch, witness, doubts)
         self.lanes = 0
         self._ready: deque[Mail] = deque()
         self._domain = domain

@@ -24,6 +24,7 @@ from notifier_channels.email.lines import Lines
 from notifier_channels.email.pipeline import Pipeline
 from notifier_channels.email.relay import InvalidRelayUrl, Relay, Timeouts
 from notifier_channels.email.sending import MailSending, Policy
+from notifier_channels.sending import Doubts
 
 FRUITLESS = 2  #: so many new lines in a row lost without an answer, and the rest of the batch is not tried
 
@@ -39,6 +40,7 @@ class SmtpProvider:
         self._domain = message_id_domain
         self._lines = Lines(relay, connections)
         self._policy = Policy()
+        self._doubts = Doubts()
         self._running: set[MailSending] = set()
 
     @classmethod
@@ -79,7 +81,7 @@ class SmtpProvider:
 
         Closed early, it waits up to `Timeouts.close` for answers to final dots already written; no other dot follows.
         """
-        sending = MailSending(batch, witness, self._domain, self._policy)
+        sending = MailSending(batch, witness, self._doubts, self._domain, self._policy)
         self._running.add(sending)
         lanes = [asyncio.create_task(self._carry(sending)) for _ in range(min(self._lines.size, len(batch)))]
         sending.lanes = len(lanes)

@@ -29,6 +29,7 @@ from notifier_channels.contract import (
 from notifier_channels.push import errors
 from notifier_channels.push.payload import message_of, refusal
 from notifier_channels.push.wire import CLOSE, TIMEOUT, CannotUseFcm, Heard, Wire
+from notifier_channels.sending import ENOUGH, Doubts
 
 if TYPE_CHECKING:
     from firebase_admin import messaging
@@ -37,7 +38,6 @@ __all__ = ["CannotUseFcm", "FcmProvider"]
 
 API_URL = "https://fcm.googleapis.com"
 MOST_AT_ONCE = 500  #: what the SDK takes in one call
-ENOUGH = 3  #: so often in a row the same no about our side, and the rest of the batch gets it unasked
 REFUSALS = 5  #: so many in a row with nothing taken between, and it is our project, not the device
 
 
@@ -52,6 +52,7 @@ class FcmProvider:
         self._at_once = at_once
         self._blame = _Blame()
         self._hold = _Hold()
+        self._doubts = Doubts()
         self._is_closed = False
 
     @classmethod
@@ -111,7 +112,7 @@ class FcmProvider:
         """Why nothing may be sent now, whatever it is."""
         if self._is_closed:
             return Unavailable("closed", "the provider was closed")
-        return self._hold.outcome()
+        return self._hold.outcome() or self._doubts.rest()
 
     async def _send_some(
         self, waiting: deque[Outgoing[PushContent]], witness: Witness
@@ -120,7 +121,8 @@ class FcmProvider:
         settled: list[tuple[MessageId, Outcome]] = []
         made: list[tuple[MessageId, messaging.Message]] = []
         now = datetime.now(UTC)
-        while waiting and len(made) < self._at_once:
+        most = 1 if self._doubts.are_many else self._at_once
+        while waiting and len(made) < most:
             outgoing = waiting.popleft()
             if (refused := refusal(outgoing.content)) is not None:
                 settled.append((outgoing.id, refused))
@@ -156,6 +158,7 @@ class FcmProvider:
             if heard.hold is not None:
                 self._hold.begin(outcome, heard.hold)
             outcomes.append((message, outcome))
+        self._doubts.add(*(outcome for _, outcome in outcomes))
         return outcomes
 
 

@@ -27,7 +27,7 @@ from notifier_channels.contract import (
     Withheld,
     Witness,
 )
-from notifier_channels.sending import Sending
+from notifier_channels.sending import Doubts, Sending
 from notifier_channels.sms import segments
 from notifier_channels.sms.transport import Account, outcome_of, transport
 
@@ -70,6 +70,7 @@ class TwilioProvider:
         self._http: Any = None
         self._api: MessageList | None = None
         self._running: set[TextSending] = set()
+        self._doubts = Doubts()
         self._is_closed = False
 
     @property
@@ -89,7 +90,7 @@ class TwilioProvider:
 
         Closed early, it waits for answers to requests that have left, as long as `Account.timeout` each; none follows.
         """
-        sending = TextSending(batch, witness)
+        sending = TextSending(batch, witness, self._doubts)
         if self._is_closed:
             sending.stop(Unavailable("closed", "the provider was closed"))
         self._running.add(sending)
@@ -201,12 +202,10 @@ class TwilioProvider:
 
 
 class TextSending(Sending[SmsContent]):
-    """One call of `send`; knows when asking on would only put more messages in doubt, or annoy Twilio."""
+    """One call of `send`; knows when asking on would only annoy Twilio."""
 
     def _of_the_rest(self, outcome: Outcome) -> Outcome | None:
         match outcome:
-            case Ambiguous(code=code):
-                return Unavailable(code, "Twilio leaves too many requests in doubt", is_away=True)
             case Unavailable(is_away=True) | RateLimited():
                 return outcome
             case _:
