@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -59,6 +59,7 @@ def provider_at(
     timeout: float = 5,
     pace: Any = None,
     most_at_once: int = 50,
+    other_senders: Sequence[str] = (),
     **account,
 ):
     known = {"username": SID, "password": TOKEN} | account
@@ -68,6 +69,7 @@ def provider_at(
         pace or FreePace(),
         connections=connections,
         most_at_once=most_at_once,
+        other_senders=other_senders,
     )
 
 
