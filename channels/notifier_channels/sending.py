@@ -1,13 +1,13 @@
 """One batch on its way through a provider: what waits, what may still be committed, and what came of each message.
 
-What a provider learns over all its batches, however small they are, is kept by `Doubts`.
+What a provider learns over all its batches, however small they are, is kept by `Doubts` and `Blame`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from notifier_channels.contract import (
@@ -17,12 +17,14 @@ from notifier_channels.contract import (
     Outcome,
     Outgoing,
     Receipt,
+    Rejected,
     Unavailable,
     Withheld,
     Witness,
 )
 
 ENOUGH = 3  #: so often in a row the same no about our side, and the rest of the batch gets it unasked
+REFUSALS = 5  #: so many that may be the message's fault or ours, with nothing taken between, and it is ours
 
 ContentT = TypeVar("ContentT")
 
@@ -58,6 +60,28 @@ class Doubts:
         """What is to be said of messages that have not left, if anything. It is said once: then comes the probe."""
         away, self._away = self._away, None
         return away
+
+
+class Blame:
+    """Tells a message that is refused from a provider that refuses us, where one answer alone does not say which.
+
+    Alone such a refusal fails its message, so that no single one can pause the provider for ever; several with nothing
+    taken between are taken for a fault of ours. Lives as long as the provider does.
+    """
+
+    def __init__(self, may_be_ours: Callable[[Outcome], bool]) -> None:
+        self._may_be_ours = may_be_ours
+        self._in_a_row = 0
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """The same outcome, or what it means after several like it."""
+        if isinstance(outcome, Receipt):
+            self._in_a_row = 0
+        elif isinstance(outcome, Rejected) and self._may_be_ours(outcome):
+            self._in_a_row += 1
+            if self._in_a_row > REFUSALS:
+                return Misconfigured(outcome.code, outcome.detail)
+        return outcome
 
 
 class Identified(Protocol):

@@ -238,6 +238,25 @@ async def test_wrong_credentials_stop_the_batch_and_blame_no_message(stand_in: S
     assert len(stand_in.exchanges) == 3
 
 
+@pytest.mark.parametrize("code", [21606, 21608, 21659, 21661, 21703])
+async def test_a_refusal_for_one_recipient_pauses_nobody_and_one_for_all_does(code: int):
+    refusal = http("400 Bad Request", json.dumps({"code": code, "status": 400}).encode())
+    async with broken(refusal) as far:
+        provider = provider_at(far.url, connections=1)
+
+        async def kinds(size: int) -> list[type[Outcome]]:
+            batch = [text_to(NUMBERS["ann"]) for _ in range(size)]
+            return [type(outcome) for outcome in (await sent(provider, batch, Notebook())).values()]
+
+        assert await kinds(5) == [Rejected] * 5
+        far.answer = http("201 CREATED", TAKEN)
+        assert await kinds(1) == [Receipt]
+        far.answer = refusal
+        assert await kinds(3) + await kinds(3) + await kinds(10) == [Rejected] * 5 + [Misconfigured] * 11
+        await provider.close()
+    assert far.requests == 15  # three of the last ten, to be sure
+
+
 # The wire breaks ------------------------------------------------------------------------------------------------------
 
 ERROR = json.dumps({"code": 20500, "message": "Internal error for +12025550100", "status": 500}).encode()

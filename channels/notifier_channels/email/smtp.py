@@ -23,8 +23,9 @@ from notifier_channels.email.connection import CannotOpen
 from notifier_channels.email.lines import Lines
 from notifier_channels.email.pipeline import Pipeline
 from notifier_channels.email.relay import InvalidRelayUrl, Relay, Timeouts
-from notifier_channels.email.sending import MailSending, Policy
-from notifier_channels.sending import Doubts
+from notifier_channels.email.replies import blames_policy
+from notifier_channels.email.sending import MailSending
+from notifier_channels.sending import Blame, Doubts
 
 FRUITLESS = 2  #: so many new lines in a row lost without an answer, and the rest of the batch is not tried
 
@@ -39,7 +40,7 @@ class SmtpProvider:
         self._name = name
         self._domain = message_id_domain
         self._lines = Lines(relay, connections)
-        self._policy = Policy()
+        self._policy = Blame(blames_policy)
         self._doubts = Doubts()
         self._running: set[MailSending] = set()
 

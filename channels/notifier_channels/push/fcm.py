@@ -21,7 +21,6 @@ from notifier_channels.contract import (
     Outgoing,
     PushContent,
     RateLimited,
-    Receipt,
     Unavailable,
     Withheld,
     Witness,
@@ -29,7 +28,7 @@ from notifier_channels.contract import (
 from notifier_channels.push import errors
 from notifier_channels.push.payload import message_of, refusal
 from notifier_channels.push.wire import CLOSE, TIMEOUT, CannotUseFcm, Heard, Wire
-from notifier_channels.sending import ENOUGH, Doubts
+from notifier_channels.sending import ENOUGH, Blame, Doubts
 
 if TYPE_CHECKING:
     from firebase_admin import messaging
@@ -38,7 +37,6 @@ __all__ = ["CannotUseFcm", "FcmProvider"]
 
 API_URL = "https://fcm.googleapis.com"
 MOST_AT_ONCE = 500  #: what the SDK takes in one call
-REFUSALS = 5  #: so many in a row with nothing taken between, and it is our project, not the device
 
 
 class FcmProvider:
@@ -50,7 +48,7 @@ class FcmProvider:
         self._wire = wire
         self._name = name
         self._at_once = at_once
-        self._blame = _Blame()
+        self._blame = Blame(errors.blames_us)
         self._hold = _Hold()
         self._doubts = Doubts()
         self._is_closed = False
@@ -178,26 +176,6 @@ class _Row:
         """What the rest of the batch gets unasked."""
         is_ours = isinstance(self._last, Misconfigured) or (isinstance(self._last, Unavailable) and self._last.is_away)
         return self._last if is_ours and self._count >= ENOUGH else None
-
-
-class _Blame:
-    """Tells a device of another project from a project that is not the one of any device.
-
-    FCM answers both with SENDER_ID_MISMATCH. Alone it fails its message and the device is kept; several in a row with
-    nothing taken between are taken for a fault of ours, and so are codes that Notifier does not know.
-    """
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def judge(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Receipt):
-            self._in_a_row = 0
-        elif errors.blames_us(outcome):
-            self._in_a_row += 1
-            if self._in_a_row > REFUSALS:
-                return Misconfigured(outcome.code, outcome.detail)
-        return outcome
 
 
 class _Hold:

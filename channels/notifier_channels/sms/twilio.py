@@ -28,8 +28,8 @@ from notifier_channels.contract import (
     Withheld,
     Witness,
 )
-from notifier_channels.sending import ENOUGH, Doubts, Sending
-from notifier_channels.sms import segments
+from notifier_channels.sending import ENOUGH, Blame, Doubts, Sending
+from notifier_channels.sms import codes, segments
 from notifier_channels.sms.transport import Account, outcome_of, transport
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class TwilioProvider:
         self._api: MessageList | None = None
         self._running: set[TextSending] = set()
         self._doubts = Doubts()
+        self._blame = Blame(codes.may_be_ours)
         self._is_closed = False
 
     @property
@@ -167,7 +168,7 @@ class TwilioProvider:
         validity = max(1, min(int(left), LONGEST_VALIDITY))  # Twilio advises 5 and more, but later it is worth nothing
         if not sending.may_commit(outgoing):
             return
-        outcome = await self._create(outgoing, validity)
+        outcome = self._blame.judge(await self._create(outgoing, validity))
         if isinstance(outcome, Ambiguous):
             sending.lost(outgoing, outcome)
         else:
