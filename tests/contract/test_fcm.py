@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import stat
 import threading
@@ -34,6 +35,7 @@ from notifier_channels.contract import (
     Unavailable,
     Withheld,
 )
+from notifier_channels.push import fcm as fcm_module
 from notifier_channels.push import wire
 from notifier_channels.push.fcm import CannotUseFcm, FcmProvider
 from tests.contract import test_providers as suite
@@ -262,6 +264,46 @@ async def test_without_retry_after_only_that_device_waits(account: Path):
         outcomes = await sent(provider, batch, Notebook())
     assert kinds(batch, outcomes) == [RateLimited, Receipt]
     assert outcomes[batch[0].id].retry_after == timedelta(minutes=1)
+
+
+def too_fast(match: str = "", message: str = "No.", **headers: str) -> Fault:
+    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Fault(match, 429, error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", message), named)
+
+
+async def test_without_retry_after_a_row_of_them_holds_everything(account: Path):
+    async with fcm(account, too_fast(), at_once=2) as (provider, far):
+        batch = [push() for _ in range(50)]
+        outcomes = await sent(provider, batch, Notebook())
+        assert {type(outcome) for outcome in outcomes.values()} == {RateLimited}
+        assert len(far.requests) == 4, "the second call brings the third in a row"
+        assert timedelta(seconds=50) < outcomes[batch[-1].id].retry_after <= timedelta(minutes=1)
+
+
+async def test_what_is_taken_between_shows_that_not_all_is_too_fast(account: Path):
+    async with fcm(account, too_fast("ill"), at_once=1) as (provider, far):
+        batch = [push(name) for name in ("ill", "ill", "ann") * 4]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [RateLimited, RateLimited, Receipt] * 4
+    assert len(far.requests) == 12
+
+
+async def test_one_device_s_rate_holds_nobody_else_however_long(account: Path):
+    fault = too_fast("ill", "Device message rate exceeded.", Retry_After="3600")
+    async with fcm(account, fault, at_once=1) as (provider, _):
+        batch = [push(name) for name in ("ill", "ill", "ill", "ann")]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [RateLimited] * 3 + [Receipt]
+    assert outcomes[batch[0].id].retry_after == timedelta(hours=1)
+
+
+async def test_the_project_s_quota_holds_everything_at_once(account: Path):
+    detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED"}
+    body = json.dumps({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [detail]}}).encode()
+    async with fcm(account, Fault("", 429, body), at_once=1) as (provider, far):
+        outcomes = await sent(provider, [push() for _ in range(9)], Notebook())
+    assert {type(outcome) for outcome in outcomes.values()} == {RateLimited}
+    assert len(far.requests) == 1
 
 
 # The token ------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from notifier_channels.contract import (
     Outgoing,
     PushContent,
     RateLimited,
+    Receipt,
     Unavailable,
     Withheld,
     Witness,
@@ -153,8 +154,7 @@ class FcmProvider:
             outcome = self._blame.judge(heard.outcome)
             if heard.is_known:
                 witness.answered(message, outcome)
-            if heard.hold is not None:
-                self._hold.begin(outcome, heard.hold)
+            self._hold.hear(heard)
             outcomes.append((message, outcome))
         self._doubts.add(*(outcome for _, outcome in outcomes))
         return outcomes
@@ -179,13 +179,23 @@ class _Row:
 
 
 class _Hold:
-    """FCM has said Retry-After: for so long it hears nothing from this process."""
+    """FCM hears nothing from this process for as long as it has said, or when all that it says is "too fast"."""
 
     def __init__(self) -> None:
         self._until = 0.0  #: on the monotonic clock
         self._code = ""
+        self._vague = 0  #: in a row
 
-    def begin(self, outcome: Outcome, wait: timedelta) -> None:
+    def hear(self, heard: Heard) -> None:
+        if isinstance(heard.outcome, Receipt):
+            self._vague = 0
+        self._vague += heard.is_vague
+        if heard.hold is not None:
+            self._begin(heard.outcome, heard.hold)
+        elif heard.is_vague and self._vague >= ENOUGH:
+            self._begin(heard.outcome, errors.WAIT)
+
+    def _begin(self, outcome: Outcome, wait: timedelta) -> None:
         until = time.monotonic() + wait.total_seconds()
         if until > self._until:
             self._until, self._code = until, outcome.code

@@ -32,8 +32,8 @@ def _later(wait: timedelta) -> Verdict:
 
 
 # Nothing of the sender's is wrong when a country is not enabled (21408) or a route is missing (21612): other messages
-# go on. So these fail their message and do not pause the provider. Those of `MAYBE_OURS` Twilio answers for one recipient
-# (a trial account, another country) as well as for all (a sender that cannot text, no approved compliance profile).
+# go on. So these fail their message and do not pause the provider. Those of `MAYBE_OURS` are answered for one recipient
+# (a trial account, another country) and for all (a sender that cannot text, no approved compliance profile).
 CREATE: Mapping[int, tuple[Verdict, str]] = {
     20003: (Misconfigured, "the credentials were refused"),
     20005: (Misconfigured, "the account is not active"),
