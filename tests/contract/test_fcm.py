@@ -306,6 +306,29 @@ async def test_the_project_s_quota_holds_everything_at_once(account: Path):
     assert len(far.requests) == 1
 
 
+async def test_a_push_that_has_expired_while_it_waited_goes_back_unsent(account: Path):
+    async with fcm(account) as (provider, far):
+        batch, witness = [push(expires_at=datetime.now(UTC)), push()], Notebook()
+        outcomes = await sent(provider, batch, witness)
+    assert outcomes[batch[0].id] == Withheld("expired")
+    assert kinds(batch, outcomes) == [Withheld, Receipt]
+    assert witness.allowed == {batch[1].id}
+    assert len(far.requests) == 1
+
+
+async def test_a_platform_s_wrong_key_calls_for_a_person_once_a_minute(account: Path, caplog, monkeypatch):
+    async with fcm(account, at_once=2) as (provider, _):
+        for _ in range(3):
+            batch = [push("apns-key-"), push("apns-key-"), push()]
+            assert kinds(batch, await sent(provider, batch, Notebook())) == [Unavailable, Unavailable, Receipt]
+        lines = [record for record in caplog.records if "push.key_refused" in record.getMessage()]
+        assert [(line.levelname, "THIRD_PARTY_AUTH_ERROR" in line.getMessage()) for line in lines] == [("ERROR", True)]
+        monkeypatch.setattr(provider._keys, "_told_at", time.monotonic() - fcm_module.AGAIN)
+        await sent(provider, [push("apns-key-")], Notebook())
+    assert caplog.text.count("push.key_refused") == 2
+    assert "apns-key-" not in caplog.text
+
+
 # The token ------------------------------------------------------------------------------------------------------------
 
 

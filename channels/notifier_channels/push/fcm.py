@@ -7,6 +7,7 @@ wire together, so that a kill leaves at most one call in doubt; the next call be
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CannotUseFcm", "FcmProvider"]
 
+log = logging.getLogger(__name__)
+
 API_URL = "https://fcm.googleapis.com"
+AGAIN = 60.0  #: seconds between two lines in the log about the same key
 MOST_AT_ONCE = 500  #: what the SDK takes in one call
 
 
@@ -52,6 +56,7 @@ class FcmProvider:
         self._blame = Blame(errors.blames_us)
         self._hold = _Hold()
         self._doubts = Doubts()
+        self._keys = _Keys()
         self._is_closed = False
 
     @classmethod
@@ -123,7 +128,9 @@ class FcmProvider:
         most = 1 if self._doubts.are_many else self._at_once
         while waiting and len(made) < most:
             outgoing = waiting.popleft()
-            if (refused := refusal(outgoing.content)) is not None:
+            if outgoing.expires_at <= now:  # the gate writes down why it was not sent
+                settled.append((outgoing.id, Withheld("expired")))
+            elif (refused := refusal(outgoing.content)) is not None:
                 settled.append((outgoing.id, refused))
             else:
                 made.append((outgoing.id, message_of(outgoing, now)))
@@ -155,6 +162,7 @@ class FcmProvider:
             if heard.is_known:
                 witness.answered(message, outcome)
             self._hold.hear(heard)
+            self._keys.hear(outcome)
             outcomes.append((message, outcome))
         self._doubts.add(*(outcome for _, outcome in outcomes))
         return outcomes
@@ -203,3 +211,23 @@ class _Hold:
     def outcome(self) -> Outcome | None:
         left = self._until - time.monotonic()
         return RateLimited(self._code, timedelta(seconds=left), "FCM has asked to wait") if left > 0 else None
+
+
+class _Keys:
+    """Calls for a person when Apple or a browser's push service refuses the key that the project holds for it.
+
+    Only the devices of that platform are concerned, and a device does not say which platform it is of. So no provider
+    is paused: their messages are tried again until they expire, and the others go on.
+    """
+
+    def __init__(self) -> None:
+        self._told_at = -AGAIN  #: on the monotonic clock
+
+    def hear(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, Receipt) and outcome.code in errors.PLATFORM_KEYS:
+            now = time.monotonic()
+            if now - self._told_at >= AGAIN:
+                self._told_at = now
+                log.error(
+                    "push.key_refused: %s. Put the key for APNs or web push right in Firebase's console", outcome.code
+                )
