@@ -44,6 +44,7 @@ from tests.servers.discovery import violations
 from tests.servers.fcm import Far, Fault, error, push
 from tests.servers.http2 import Door
 from tests.servers.outgoing import Notebook, sent
+from tests.servers.twilio import broken
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +111,16 @@ class FcmFar(suite.Far):
 
     def seen(self) -> bytes:
         return bytes(self.far.seen)
+
+    @asynccontextmanager
+    async def silent(self, since: suite.Since) -> AsyncIterator[FcmProvider]:
+        async with (
+            broken(None, reads=False) as nobody,
+            fcm(self.far.account, Fault("", then="hang"), patience=0.5) as (provider, _),
+        ):
+            if since == "connecting":
+                provider._wire._app._services["_messaging"]._fcm_url = nobody.url.replace("http:", "https:")
+            yield provider
 
 
 class TestFcm(suite.ProviderContract):

@@ -8,6 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,8 +37,8 @@ from notifier_channels.contract import (
     Unavailable,
     Withheld,
 )
-from notifier_channels.sms.twilio import MissingExtra
-from tests.contract.test_providers import Far, ProviderContract
+from notifier_channels.sms.twilio import MissingExtra, TwilioProvider
+from tests.contract.test_providers import Far, ProviderContract, Since
 from tests.servers.outgoing import Notebook, sent
 from tests.servers.twilio import (
     BODY,
@@ -96,6 +97,14 @@ class TwilioFar(Far):
 
     def seen(self) -> bytes:
         return b"".join(exchange.sent for exchange in self.stand_in.exchanges)
+
+    @asynccontextmanager
+    async def silent(self, since: Since) -> AsyncIterator[TwilioProvider]:
+        async with broken(None, reads=since == "committing") as silent:
+            url = silent.url.replace("http:", "https:") if since == "connecting" else silent.url
+            provider = provider_at(url, timeout=0.3)
+            yield provider
+            await provider.close()
 
 
 @pytest.fixture
