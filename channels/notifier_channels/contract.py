@@ -224,7 +224,11 @@ class DeliveryEvent:
 
 
 class Witness(Protocol):
-    """Stands beside the wire and writes down what leaves and what comes back. Both calls are cheap and do not await."""
+    """Stands beside the wire and writes down what leaves and what comes back. Its calls are cheap and do not await."""
+
+    @property
+    def is_over(self) -> bool:
+        """It says no to everything from now on, whoever it is for: the rest of the batch need not be tried."""
 
     def about_to_commit(self, message: MessageId) -> bool:
         """Called right before the byte or request that could be accepted. False: do not send, answer `Withheld`."""

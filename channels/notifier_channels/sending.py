@@ -135,6 +135,8 @@ class Sending(Generic[ContentT]):
             return False
         if not self._witness.about_to_commit(one.id):
             self.settle(one, Withheld())
+            if self._witness.is_over:
+                self.stop(Withheld())
             return False
         self.in_doubt += 1
         return True
@@ -188,4 +190,4 @@ class Sending(Generic[ContentT]):
 
         A no about our side is the same for each: asking on would only cost time and our good name.
         """
-        return outcome if isinstance(outcome, Misconfigured | Withheld) else None
+        return outcome if isinstance(outcome, Misconfigured) else None

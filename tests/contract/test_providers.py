@@ -166,9 +166,16 @@ class ProviderContract:
 
     async def test_a_witness_that_says_no_to_all_stops_the_batch(self, far: Far):
         batch = far.batch_of(*["ann"] * 100)
-        outcomes = await sent(far.provider, batch, Notebook(says_no_to={outgoing.id for outgoing in batch}))
+        outcomes = await sent(far.provider, batch, Notebook(is_over=True))
         assert {type(outcome) for outcome in outcomes.values()} == {Withheld}
         assert not far.accepted()
+
+    async def test_several_people_s_no_hands_nobody_else_back(self, far: Far):
+        batch = far.batch_of(*["ann"] * 12)
+        withheld = {outgoing.id for outgoing in batch[3:9]}
+        outcomes = await sent(far.provider, batch, Notebook(says_no_to=withheld))
+        assert {message for message, outcome in outcomes.items() if isinstance(outcome, Withheld)} == withheld
+        assert far.accepted() == Counter(outcomes.keys() - withheld)
 
     async def test_nothing_is_accepted_before_the_witness_was_asked(self, far: Far):
         witness = Notebook()

@@ -194,6 +194,15 @@ async def test_what_expired_while_it_waited_for_its_turn_goes_back_unsent(stand_
     assert not stand_in.exchanges
 
 
+async def test_a_no_for_everybody_ends_the_batch_at_once(stand_in: StandIn):
+    pace = FreePace()
+    provider = provider_at(stand_in.url, connections=1, pace=pace)
+    outcomes = await sent(provider, [text_to(NUMBERS["ann"]) for _ in range(30)], Notebook(is_over=True))
+    await provider.close()
+    assert set(outcomes.values()) == {Withheld()}
+    assert pace.units == [1]
+
+
 async def test_the_pace_is_asked_for_segments_before_the_witness(stand_in: StandIn):
     witness = Notebook()
 

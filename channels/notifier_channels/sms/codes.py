@@ -50,7 +50,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     21603: (Misconfigured, "the sender is missing"),
     21604: (Rejected, "the recipient is missing"),
     21606: (Rejected, "the sender cannot send text messages to this recipient"),
-    21608: (Rejected, "the recipient is not verified, or the account has no approved compliance profile"),
+    21608: (Rejected, "the number is not verified, and the account is on trial or has no approved compliance profile"),
     21609: (Misconfigured, "the callback URL is not valid"),
     21610: (OptedOut, "the recipient has replied STOP to this sender"),
     21611: (_later(timedelta(minutes=5)), "the sender's queue is full"),
