@@ -87,6 +87,8 @@ async def bare_wire(world: World, far: Sink, people: list[UUID]) -> dict[str, An
 class Blind:
     """A witness that writes nothing."""
 
+    is_over = False
+
     def about_to_commit(self, message: UUID) -> bool:
         return True
 

@@ -49,6 +49,8 @@ CONTENT = EmailContent(
 class Everything:
     """A witness who lets everything go."""
 
+    is_over = False
+
     def about_to_commit(self, _message: UUID) -> bool:
         return True
 

@@ -183,7 +183,7 @@ class App:
         """Enter the scheduler: connect the providers that can be asked what they took."""
         providers = lookers_of(self.settings)
         try:
-            yield Reconcile(self.database, providers)
+            yield Reconcile(self.database, providers, self.hasher)
         finally:
             for provider in providers.values():
                 await provider.close()

@@ -5,6 +5,7 @@ Each lane has connections and pauses of its own (I10), and its providers' names 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ def lookers_of(settings: Settings) -> dict[Channel, LooksUp]:
     """Whom the scheduler asks about attempts in doubt."""
     if not settings.twilio_account_sid:
         return {}
-    sender = settings.twilio_sender or ""
-    return {Channel.SMS: _twilio_client(settings, sender, Lane.TRANSACTIONAL, Unhurried(), 1)}
+    sender, others = settings.twilio_sender or "", {settings.twilio_marketing_sender or ""} - {""}
+    return {Channel.SMS: _twilio_client(settings, sender, Lane.TRANSACTIONAL, Unhurried(), 1, others)}
 
 
 class Unhurried:
@@ -95,7 +96,9 @@ def _twilio(settings: Settings, lane: Lane, limits: Limits) -> AnyProvider:
     return _twilio_client(settings, sender, lane, pace, max(1, int(rate * IN_HAND)))
 
 
-def _twilio_client(settings: Settings, sender: str, lane: Lane, pace: Pace, most_at_once: int) -> TwilioProvider:
+def _twilio_client(
+    settings: Settings, sender: str, lane: Lane, pace: Pace, most_at_once: int, others: Collection[str] = ()
+) -> TwilioProvider:
     from notifier_channels.sms.transport import Account
     from notifier_channels.sms.twilio import MissingExtra, TwilioProvider
 
@@ -110,6 +113,7 @@ def _twilio_client(settings: Settings, sender: str, lane: Lane, pace: Pace, most
             name=_name("twilio", lane),
             connections=settings.twilio_connections,
             most_at_once=most_at_once,
+            other_senders=others,
         )
     except MissingExtra as error:
         raise NotConfigured(f"{variable('twilio_account_sid')}: {error}") from None

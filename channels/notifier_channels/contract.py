@@ -224,7 +224,11 @@ class DeliveryEvent:
 
 
 class Witness(Protocol):
-    """Stands beside the wire and writes down what leaves and what comes back. Both calls are cheap and do not await."""
+    """Stands beside the wire and writes down what leaves and what comes back. Its calls are cheap and do not await."""
+
+    @property
+    def is_over(self) -> bool:
+        """It says no to everything from now on, whoever it is for: the rest of the batch need not be tried."""
 
     def about_to_commit(self, message: MessageId) -> bool:
         """Called right before the byte or request that could be accepted. False: do not send, answer `Withheld`."""
@@ -279,18 +283,16 @@ class Doubt:
     to: Address
     started_at: datetime
     settled_at: datetime  #: when the answer was given up
-    taken: frozenset[str]  #: the provider's references of our other messages to this address: it is none of these
+    taken: frozenset[str]  #: the provider's references of our other attempts to this address: it is none of these
 
 
 class LooksUp(Protocol):
     """A provider that can be asked later what it took."""
 
-    async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt]:
-        """Those that it proves to have taken. The others may have been taken or not.
+    async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt | None]:
+        """Those that it could be asked about: the receipt of what it proves to have taken, else None.
 
-        Raises:
-            ConnectionError: it cannot be asked now.
-
+        None may have been taken or not. What is missing could not be asked about now.
         """
 
     async def close(self) -> None:

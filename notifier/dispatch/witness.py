@@ -73,18 +73,25 @@ class BatchWitness:
     hold: Hold
     attempts: Mapping[MessageId, Attempt]
     deadline: float  #: on the monotonic clock
+    is_deaf: bool = False  #: nothing can be written down
     committed: set[MessageId] = field(default_factory=set)
     answers: dict[MessageId, Outcome] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Time, the process's right to send or the journal is gone; one person's no is not."""
+        return self.is_deaf or time.monotonic() >= self.deadline or not self.hold.may_commit()
 
     def about_to_commit(self, message: MessageId) -> bool:
         """Write the line before the byte; False when it must not leave any more."""
         attempt = self.attempts[message]
-        if time.monotonic() >= self.deadline or not self.hold.may_commit() or self.hold.was_withdrawn(attempt):
+        if self.is_over or self.hold.was_withdrawn(attempt):
             return False
         try:
             self.journal.before(message, attempt.n)
         except OSError as error:  # the disk is full: what cannot be written down is not sent
             log.error("journal.not_written", error=error.strerror)
+            self.is_deaf = True
             return False
         self.committed.add(message)
         return True

@@ -25,8 +25,8 @@ class Lane(StrEnum):
 class State(StrEnum):
     """Where a message stands. The comment says who moves it out."""
 
-    QUEUED = "queued"  #: deliver (claim), opt_out and the API (cancel)
-    CLAIMED = "claimed"  #: deliver (gate), sweep (its worker died)
+    QUEUED = "queued"  #: deliver (claim), opt_out and the API (cancel), feedback (its repeat is not needed)
+    CLAIMED = "claimed"  #: deliver (gate), sweep (its worker died), feedback (as above)
     SENDING = "sending"  #: deliver (settle), sweep (its worker died)
     ACCEPTED = "accepted"  #: feedback
     DELIVERED = "delivered"  #: feedback
@@ -40,8 +40,10 @@ class State(StrEnum):
 
 
 NEXT: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.CLAIMED, State.CANCELLED, State.EXPIRED}),
-    State.CLAIMED: frozenset({State.SENDING, State.SUPPRESSED, State.EXPIRED, State.FAILED, State.QUEUED}),
+    State.QUEUED: frozenset({State.CLAIMED, State.CANCELLED, State.EXPIRED, State.ACCEPTED}),
+    State.CLAIMED: frozenset(
+        {State.SENDING, State.SUPPRESSED, State.EXPIRED, State.FAILED, State.QUEUED, State.ACCEPTED}
+    ),
     State.SENDING: frozenset({State.ACCEPTED, State.UNKNOWN, State.FAILED, State.QUEUED, State.SUPPRESSED}),
     State.UNKNOWN: frozenset({State.ACCEPTED, State.FAILED, State.QUEUED}),
     State.ACCEPTED: frozenset({State.DELIVERED, State.BOUNCED, State.COMPLAINED}),

@@ -65,7 +65,8 @@ def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Se
         case Unavailable(code=code):
             return _again(message, now, now + _backoff(message, jitter), f"unavailable:{code}", counts=True)
         case RateLimited(code=code, retry_after=wait):
-            return _again(message, now, now + wait, f"rate_limited:{code}", counts=False)
+            due = now + wait * (1 + jitter / 2)  # never earlier than told, and not all at once
+            return _again(message, now, due, f"rate_limited:{code}", counts=False)
         case Ambiguous(code=code):
             return _in_doubt(message, now, f"in_doubt:{code}")
         case Rejected(code=code):

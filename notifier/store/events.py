@@ -90,27 +90,42 @@ async def of_message(c: Connection, message: UUID) -> list[Row]:
     return await rows(c, query, (message,))
 
 
-# Whoever reports on a message has taken it. The attempt that was in doubt is the one reported on, if one is named.
-_BELIEVE = """
-UPDATE messages m SET state = 'accepted', reason = NULL, due_at = NULL
-WHERE m.id = ANY(%s) AND m.state = 'unknown'
-  AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id)
+# A repeat is on its way for an attempt that was superseded: that one bounced says nothing of the repeat.
+_COUNTS = """
+NOT (e.kind = 'bounced' AND EXISTS (
+    SELECT FROM attempts s WHERE s.message_id = e.message_id AND s.n = e.attempt AND s.state = 'superseded'))
+"""
+
+# Whoever reports on a message has taken it, so that its repeat need not leave. It may do so up to the gate; the attempt
+# reported on is in doubt, or was superseded by a try that was not taken.
+_BELIEVE = f"""
+UPDATE messages m SET state = 'accepted', reason = NULL, due_at = NULL, worker_id = NULL, claims = 0
+WHERE m.id = ANY(%s)
+  AND (m.state = 'unknown' AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id AND {_COUNTS})
+       OR m.repeated AND m.state IN ('queued', 'claimed') AND EXISTS (
+           SELECT FROM delivery_events e JOIN attempts a USING (message_id)
+           WHERE e.message_id = m.id AND a.n = COALESCE(e.attempt, a.n) AND a.state IN ('unknown', 'superseded')
+             AND {_COUNTS}))
 RETURNING m.id
 """
 
-_BELIEVE_ATTEMPTS = """
+# The attempt that was in doubt is the one reported on, if one is named.
+_BELIEVE_ATTEMPTS = f"""
 UPDATE attempts a SET state = 'accepted', reference = COALESCE(a.reference, (
     SELECT e.reference FROM delivery_events e
     WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n AND e.reference IS NOT NULL LIMIT 1))
-WHERE a.message_id = ANY(%s) AND a.state = 'unknown'
-  AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n)
+WHERE a.message_id = ANY(%s)
+  AND (a.state = 'unknown' OR a.state = 'superseded' AND NOT EXISTS (
+       SELECT FROM attempts l WHERE l.message_id = a.message_id AND l.state IN ('started', 'accepted', 'unknown')))
+  AND EXISTS (SELECT FROM delivery_events e
+              WHERE e.message_id = a.message_id AND COALESCE(e.attempt, a.n) = a.n AND {_COUNTS})
 """
 
-_REPORTED = """
+_REPORTED = f"""
 SELECT m.id, m.state, m.is_followed, array_agg(DISTINCT e.kind) AS kinds,
        (array_agg(e.code ORDER BY e.occurred_at, e.id) FILTER (WHERE e.kind = 'bounced'))[1] AS bounce_code
 FROM messages m JOIN delivery_events e ON e.message_id = m.id
-WHERE m.id = ANY(%s) AND m.state IN ('accepted', 'delivered')
+WHERE m.id = ANY(%s) AND m.state IN ('accepted', 'delivered') AND {_COUNTS}
 GROUP BY m.id
 """
 
@@ -122,7 +137,7 @@ WHERE m.id = v.id AND m.state = v.before
 
 
 async def apply_pending(c: Connection, message_ids: Collection[UUID]) -> None:
-    """Move these messages to where all reports on them lead. Does nothing twice, and nothing while one is in hand.
+    """Move these messages to where all reports on them lead. Does nothing twice, and nothing while one is being sent.
 
     The caller holds the messages' locks. Settle calls it too: a report may come before our own commit.
     """

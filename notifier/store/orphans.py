@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -91,19 +92,67 @@ async def count_due(c: Connection, lane: Lane, at_most: int) -> int:
 
 
 async def doubtful(c: Connection, channel: Channel, limit: int) -> list[Row]:
-    """Attempts whose provider is to be asked now, with the references of the person's other messages at that time."""
+    """Attempts whose provider is to be asked now."""
     return await rows(
         c,
-        "SELECT m.id, a.n, a.started_at, a.settled_at, d.address, d.address_hash,"
-        " ARRAY(SELECT o.reference FROM messages s JOIN attempts o ON o.message_id = s.id"
-        "       WHERE s.recipient_id = m.recipient_id AND o.reference IS NOT NULL"
-        "       AND o.started_at > a.started_at - interval '1 hour') AS taken"
+        "SELECT m.id, a.n, a.started_at, a.settled_at, d.address, d.address_hash"
         " FROM messages m JOIN attempts a ON a.message_id = m.id AND a.state = 'unknown'"
         " JOIN addresses d ON d.id = m.address_id"
         " WHERE m.lane = ANY(%s) AND m.channel = %s AND m.due_at <= statement_timestamp() AND m.state = 'unknown'"
         " ORDER BY m.due_at LIMIT %s",
         ([str(lane) for lane in Lane], channel, limit),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What else of ours went to the address of an attempt in doubt, whoever's message it was."""
+
+    taken: frozenset[str] = frozenset()  #: the provider's references
+    is_under_way: bool = False  #: another attempt is at the provider now: it may be what is found there
+    is_in_doubt: bool = False  #: another one of about that time is in doubt: what is found may be its trace
+
+
+# Everybody who holds the address or has held it, under each key; then their messages to it. A message may have got its
+# person after its address: through adoption.
+_BESIDE = """
+WITH asked AS MATERIALIZED (
+    SELECT id, digest FROM unnest(%(ids)s::uuid[], %(digests)s::bytea[]) AS v (id, digest)
+), people AS MATERIALIZED (
+    SELECT asked.id, d.recipient_id FROM asked JOIN addresses d
+    ON d.channel = %(channel)s AND d.address_hash = asked.digest AND d.removed_at IS NULL
+    UNION
+    SELECT asked.id, d.recipient_id FROM asked JOIN addresses d
+    ON d.channel = %(channel)s AND d.address_hash = asked.digest AND d.removed_at IS NOT NULL
+    UNION
+    SELECT m.id, m.recipient_id FROM asked JOIN messages m USING (id)
+)
+SELECT a.message_id AS id,
+       COALESCE(array_agg(o.reference) FILTER (WHERE o.reference IS NOT NULL), '{}') AS taken,
+       bool_or(o.state = 'started') AS is_under_way,
+       bool_or(o.state IN ('unknown', 'superseded') AND o.reference IS NULL AND o.message_id <> a.message_id
+               AND o.started_at - %(blur)s < a.settled_at AND a.started_at - %(blur)s < o.settled_at) AS is_in_doubt
+FROM people
+JOIN attempts a ON a.message_id = people.id AND a.state = 'unknown'
+JOIN messages s ON s.recipient_id = people.recipient_id AND s.channel = %(channel)s
+JOIN addresses d ON d.id = s.address_id
+JOIN asked ON (asked.id, asked.digest) = (people.id, d.address_hash)
+JOIN attempts o ON o.message_id = s.id AND (o.message_id, o.n) <> (a.message_id, a.n)
+WHERE o.started_at > a.started_at - interval '1 hour'
+GROUP BY a.message_id
+"""
+_BLUR = timedelta(minutes=2)  #: a request that was given up may be carried out later, and clocks differ
+
+
+async def beside(c: Connection, channel: Channel, hashes: Mapping[UUID, Collection[bytes]]) -> dict[UUID, Beside]:
+    """By message in doubt, given every hash of its address: `Hasher.all`, for keys are rotated."""
+    pairs = [(id_, digest) for id_, digests in hashes.items() for digest in digests]
+    asked = {"ids": [id_ for id_, _ in pairs], "digests": [digest for _, digest in pairs]}
+    found = await rows(c, _BESIDE, {**asked, "channel": channel, "blur": _BLUR})
+    known = {
+        row["id"]: Beside(frozenset(row["taken"]), bool(row["is_under_way"]), bool(row["is_in_doubt"])) for row in found
+    }
+    return {id_: known.get(id_, Beside()) for id_ in hashes}
 
 
 async def lock_doubtful(c: Connection, ids: Sequence[UUID]) -> list[Row]:
@@ -130,7 +179,7 @@ async def repeat(c: Connection, ids: Sequence[UUID]) -> None:
 
 
 async def ask_later(c: Connection, ids: Sequence[UUID], wait: timedelta) -> None:
-    """Their provider could not be asked."""
+    """Nothing is known of these yet."""
     await c.execute(
         "UPDATE messages SET due_at = clock_timestamp() + %s WHERE id = ANY(%s) AND state = 'unknown'",
         (wait, list(ids)),

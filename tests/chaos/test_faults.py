@@ -175,7 +175,7 @@ async def service(world: World, far: Vendors):
             world.worker(lanes[0], Lane.TRANSACTIONAL, batch_size=50) as transactional,
             world.worker(lanes[1], Lane.MARKETING, batch_size=50) as marketing,
         ):
-            reconcile = Reconcile(world.database, {Channel.SMS: asked})
+            reconcile = Reconcile(world.database, {Channel.SMS: asked}, world.hasher)
             async with asyncio.timeout(LONGEST):
                 yield Service(world, far, (transactional, marketing), reconcile)
     finally:

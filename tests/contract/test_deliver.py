@@ -19,7 +19,7 @@ from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
 from notifier.domain.tokens import ManageLink
 from notifier.errors import NotConfigured
-from notifier.journal import boot_id
+from notifier.journal import Journal, boot_id
 from notifier.limits import Limits
 from notifier.providers import providers_of
 from notifier.rendering import Templates, bundled_directory
@@ -404,10 +404,34 @@ async def test_what_cannot_be_written_down_is_not_sent_and_an_answer_that_cannot
     ids = [new_id(), new_id()]
     attempts = {id_: Attempt(1, 1, id_, Topic("t", Category.MARKETING, {}), Channel.EMAIL) for id_ in ids}
     witness = BatchWitness(FullDisk(), Hold(), attempts, float("inf"))
+    assert not witness.is_over
     assert not witness.about_to_commit(ids[0])
+    assert witness.is_over
     witness.answered(ids[1], Receipt("r"))
     assert witness.outcome_of(ids[0]) == Unavailable("cut_off")
     assert witness.outcome_of(ids[1]) == Receipt("r")
+
+
+@pytest.mark.parametrize(
+    ("hold", "deadline", "is_over"),
+    [
+        (Hold(), float("inf"), False),
+        (Hold(), 0.0, True),
+        (Hold(lost=True), float("inf"), True),
+        (Hold(drained_by=0.0), float("inf"), True),
+    ],
+)
+async def test_a_witness_says_when_its_no_is_for_everybody_and_one_person_s_no_is_not(
+    tmp_path, hold, deadline, is_over
+):
+    ann, bob = new_id(), new_id()
+    attempts = {id_: Attempt(1, 1, id_, Topic("t", Category.MARKETING, {}), Channel.EMAIL) for id_ in (ann, bob)}
+    hold.hear(consent.Heard(2, ann, "all", "any"))
+    journal = Journal(tmp_path / "journal")
+    witness = BatchWitness(journal, hold, attempts, deadline)
+    assert not witness.about_to_commit(ann)
+    assert witness.is_over == is_over
+    assert witness.about_to_commit(bob) == (not is_over)
 
 
 # Dead workers ---------------------------------------------------------------------------------------------------------

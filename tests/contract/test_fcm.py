@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import stat
 import threading
@@ -34,6 +35,7 @@ from notifier_channels.contract import (
     Unavailable,
     Withheld,
 )
+from notifier_channels.push import fcm as fcm_module
 from notifier_channels.push import wire
 from notifier_channels.push.fcm import CannotUseFcm, FcmProvider
 from tests.contract import test_providers as suite
@@ -42,6 +44,7 @@ from tests.servers.discovery import violations
 from tests.servers.fcm import Far, Fault, error, push
 from tests.servers.http2 import Door
 from tests.servers.outgoing import Notebook, sent
+from tests.servers.twilio import broken
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +111,16 @@ class FcmFar(suite.Far):
 
     def seen(self) -> bytes:
         return bytes(self.far.seen)
+
+    @asynccontextmanager
+    async def silent(self, since: suite.Since) -> AsyncIterator[FcmProvider]:
+        async with (
+            broken(None, reads=False) as nobody,
+            fcm(self.far.account, Fault("", then="hang"), patience=0.5) as (provider, _),
+        ):
+            if since == "connecting":
+                provider._wire._app._services["_messaging"]._fcm_url = nobody.url.replace("http:", "https:")
+            yield provider
 
 
 class TestFcm(suite.ProviderContract):
@@ -199,6 +212,26 @@ async def test_devices_of_another_project_are_our_fault_when_nothing_else_is_tak
     assert len(far.requests) < 16 + len(batch)
 
 
+async def test_an_outage_puts_one_call_in_doubt_and_then_one_probe_at_a_time(account: Path):
+    async with fcm(account, Fault("", 503, b"<html>", times=AT_ONCE + 1)) as (provider, far):
+        away = Unavailable("503", "too many answers in a row were lost", is_away=True)
+        batch = [push() for _ in range(AT_ONCE * 3)]
+        outcomes = await sent(provider, batch, Notebook())
+        assert kinds(batch, outcomes) == [Ambiguous] * AT_ONCE + [Unavailable] * AT_ONCE * 2
+        assert outcomes[batch[-1].id] == away
+        later = [push(), push()]
+        assert kinds(later, await sent(provider, later, Notebook())) == [Ambiguous, Unavailable]
+        assert kinds(later, await sent(provider, later, Notebook())) == [Receipt, Receipt]
+    assert len(far.requests) == AT_ONCE + 3
+
+
+async def test_an_outage_is_noticed_over_small_batches(account: Path):
+    async with fcm(account, Fault("", then="reset")) as (provider, far):
+        made = [kinds(batch, await sent(provider, batch, Notebook())) for batch in ([push()] for _ in range(6))]
+    assert made == [[Ambiguous]] * 3 + [[Unavailable], [Ambiguous], [Unavailable]]
+    assert len(far.requests) == 4
+
+
 # Waiting --------------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +275,69 @@ async def test_without_retry_after_only_that_device_waits(account: Path):
         outcomes = await sent(provider, batch, Notebook())
     assert kinds(batch, outcomes) == [RateLimited, Receipt]
     assert outcomes[batch[0].id].retry_after == timedelta(minutes=1)
+
+
+def too_fast(match: str = "", message: str = "No.", **headers: str) -> Fault:
+    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Fault(match, 429, error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", message), named)
+
+
+async def test_without_retry_after_a_row_of_them_holds_everything(account: Path):
+    async with fcm(account, too_fast(), at_once=2) as (provider, far):
+        batch = [push() for _ in range(50)]
+        outcomes = await sent(provider, batch, Notebook())
+        assert {type(outcome) for outcome in outcomes.values()} == {RateLimited}
+        assert len(far.requests) == 4, "the second call brings the third in a row"
+        assert timedelta(seconds=50) < outcomes[batch[-1].id].retry_after <= timedelta(minutes=1)
+
+
+async def test_what_is_taken_between_shows_that_not_all_is_too_fast(account: Path):
+    async with fcm(account, too_fast("ill"), at_once=1) as (provider, far):
+        batch = [push(name) for name in ("ill", "ill", "ann") * 4]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [RateLimited, RateLimited, Receipt] * 4
+    assert len(far.requests) == 12
+
+
+async def test_one_device_s_rate_holds_nobody_else_however_long(account: Path):
+    fault = too_fast("ill", "Device message rate exceeded.", Retry_After="3600")
+    async with fcm(account, fault, at_once=1) as (provider, _):
+        batch = [push(name) for name in ("ill", "ill", "ill", "ann")]
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [RateLimited] * 3 + [Receipt]
+    assert outcomes[batch[0].id].retry_after == timedelta(hours=1)
+
+
+async def test_the_project_s_quota_holds_everything_at_once(account: Path):
+    detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED"}
+    body = json.dumps({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [detail]}}).encode()
+    async with fcm(account, Fault("", 429, body), at_once=1) as (provider, far):
+        outcomes = await sent(provider, [push() for _ in range(9)], Notebook())
+    assert {type(outcome) for outcome in outcomes.values()} == {RateLimited}
+    assert len(far.requests) == 1
+
+
+async def test_a_push_that_has_expired_while_it_waited_goes_back_unsent(account: Path):
+    async with fcm(account) as (provider, far):
+        batch, witness = [push(expires_at=datetime.now(UTC)), push()], Notebook()
+        outcomes = await sent(provider, batch, witness)
+    assert outcomes[batch[0].id] == Withheld("expired")
+    assert kinds(batch, outcomes) == [Withheld, Receipt]
+    assert witness.allowed == {batch[1].id}
+    assert len(far.requests) == 1
+
+
+async def test_a_platform_s_wrong_key_calls_for_a_person_once_a_minute(account: Path, caplog, monkeypatch):
+    async with fcm(account, at_once=2) as (provider, _):
+        for _ in range(3):
+            batch = [push("apns-key-"), push("apns-key-"), push()]
+            assert kinds(batch, await sent(provider, batch, Notebook())) == [Unavailable, Unavailable, Receipt]
+        lines = [record for record in caplog.records if "push.key_refused" in record.getMessage()]
+        assert [(line.levelname, "THIRD_PARTY_AUTH_ERROR" in line.getMessage()) for line in lines] == [("ERROR", True)]
+        monkeypatch.setattr(provider._keys, "_told_at", time.monotonic() - fcm_module.AGAIN)
+        await sent(provider, [push("apns-key-")], Notebook())
+    assert caplog.text.count("push.key_refused") == 2
+    assert "apns-key-" not in caplog.text
 
 
 # The token ------------------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ import pytest
 
 from notifier.dispatch.feedback import Feedback
 from notifier.domain.consent import SuppressionReason
-from notifier.store import events, suppressions
+from notifier.store import events, orphans, suppressions
 from notifier.store.database import Database
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, DeliveryEvent, EventKind, Receipt
 from tests.servers.town import HASHER, TOPICS, Town, new_id
-from tests.world import Scripted, World
+from tests.world import Scripted, World, claim
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,10 @@ async def settle(town: Town, message: UUID, state: str = "accepted") -> None:
         await c.execute(
             "UPDATE messages SET state = %s, reason = %s, worker_id = NULL WHERE id = %s", (state, reason, message)
         )
-        await c.execute("UPDATE attempts SET state = %s, settled_at = now() WHERE message_id = %s", (state, message))
+        await c.execute(
+            "UPDATE attempts SET state = %s, settled_at = now() WHERE message_id = %s AND state <> 'superseded'",
+            (state, message),
+        )
         await events.apply_pending(c, [message])
 
     await town.database.transact(work)
@@ -219,6 +222,106 @@ async def test_a_report_that_overtakes_delivers_own_commit_is_applied_when_it_se
     async with world.worker(Hasty()) as deliver:
         await deliver()
     assert await world.states([message]) == [("delivered", None)]
+
+
+async def repeat_of(town: Town, *, state: str = "queued", was_tried: bool = False) -> UUID:
+    """A message in doubt that is to be sent once more; its repeat may have been tried, and not taken."""
+    message = await town.message(await town.person(f"{new_id().hex}@one.test"), "orders", "unknown")
+    await town.execute(
+        "UPDATE messages SET state = 'queued', due_at = now(), repeated = true WHERE id = %s", (message,)
+    )
+    if was_tried:
+        await town.execute("UPDATE attempts SET state = 'superseded' WHERE message_id = %s", (message,))
+        await attempt(town, message, 2, "not_taken")
+    if state == "claimed":
+        claim = "UPDATE messages SET state = 'claimed', due_at = NULL, worker_id = %s, claims = 1 WHERE id = %s"
+        await town.execute(claim, (await town.a_worker(), message))
+    return message
+
+
+async def attempt(town: Town, message: UUID, n: int, state: str) -> None:
+    await town.execute(
+        "INSERT INTO attempts (message_id, n, worker_id, provider, state, settled_at)"
+        " VALUES (%s, %s, %s, 'smtp', %s, now())",
+        (message, n, await town.a_worker(), state),
+    )
+
+
+async def attempts(town: Town, message: UUID) -> list[str]:
+    found = await town.rows("SELECT state FROM attempts WHERE message_id = %s ORDER BY n", (message,))
+    return [row["state"] for row in found]
+
+
+@pytest.mark.parametrize("state", ["queued", "claimed"])
+@pytest.mark.parametrize("was_tried", [False, True])
+@pytest.mark.parametrize(("kind", "after"), [(EventKind.SENT, "accepted"), (DELIVERED, "delivered")])
+async def test_a_repeat_that_a_report_makes_needless_is_not_sent(feedback, town, state, was_tried, kind, after):
+    message = await repeat_of(town, state=state, was_tried=was_tried)
+    await feedback([report(message, kind, attempt=1)])
+    assert await town.state(message) == after
+    assert await attempts(town, message) == ["accepted", "not_taken"][: 1 + was_tried]
+    [row] = await town.rows("SELECT due_at, worker_id, claims FROM messages")
+    assert row == {"due_at": None, "worker_id": None, "claims": 0}
+
+
+async def test_a_report_that_comes_in_a_backlog_keeps_a_text_from_being_doubled(database, tmp_path):
+    world = World(database, tmp_path)
+    feedback = Feedback(database, world.hasher, world.templates.topics)
+    ids = await world.queue(await world.people(2))
+    scripted = Scripted(lambda *_: Ambiguous("timeout"))
+    async with world.worker(scripted) as deliver:
+        await deliver(())
+        await world.execute("UPDATE messages SET due_at = now()")
+        await database.transact(lambda c: orphans.repeat_unknown(c, [Channel.EMAIL], 9))
+        await feedback([report(ids[0], DELIVERED, attempt=1)])
+        await deliver(())
+    assert [one.id for one in scripted.sent] == [*ids, ids[1]]
+    assert (await world.states(ids))[0] == ("delivered", None)
+
+
+async def test_a_claimed_repeat_that_a_report_makes_needless_does_not_pass_the_gate(database, tmp_path):
+    world = World(database, tmp_path)
+    feedback = Feedback(database, world.hasher, world.templates.topics)
+    [message] = await world.queue(await world.people(1))
+    async with world.worker(Scripted(lambda *_: Ambiguous("timeout"))) as deliver:
+        await deliver(())
+        await world.execute("UPDATE messages SET due_at = now()")
+        await database.transact(lambda c: orphans.repeat_unknown(c, [Channel.EMAIL], 9))
+        claimed = await claim(deliver)
+        await feedback([report(message, DELIVERED, attempt=1)])
+        assert await deliver._gate(claimed) == []
+    assert await world.states([message]) == [("delivered", None)]
+    assert await world.attempts(message) == [(1, "accepted")]
+
+
+@pytest.mark.parametrize("state", ["queued", "sending", "unknown", "accepted", "delivered"])
+async def test_a_superseded_attempt_that_bounced_says_nothing_of_its_repeat(feedback, town, state):
+    message = await repeat_of(town, was_tried=state == "queued")
+    if state != "queued":
+        await town.execute("UPDATE attempts SET state = 'superseded'")
+        await attempt(town, message, 2, state if state == "unknown" else "accepted")
+        await move(town, message, state)
+    await feedback([report(message, BOUNCED, "30003", attempt=1)])
+    if state == "sending":
+        await settle(town, message)
+    assert await town.state(message) == {"sending": "accepted"}.get(state, state)
+    assert len(await town.rows("SELECT 1 FROM delivery_events")) == 1
+    if state in ("accepted", "delivered"):
+        await feedback([report(message, BOUNCED, "30003", attempt=2)])
+        assert await town.state(message) == "bounced"
+
+
+async def move(town: Town, message: UUID, state: str) -> None:
+    """On from `queued`, as one may."""
+    worker = await town.a_worker()
+    for step in ("claimed", "sending", *([state] if state != "sending" else [])):
+        if step == "delivered":
+            await town.execute("UPDATE messages SET state = 'accepted', worker_id = NULL WHERE id = %s", (message,))
+        await town.execute(
+            "UPDATE messages SET state = %(state)s, due_at = NULL, reason = 'for_a_test',"
+            " worker_id = CASE WHEN %(state)s IN ('claimed', 'sending') THEN %(worker)s::int END WHERE id = %(id)s",
+            {"state": step, "worker": worker, "id": message},
+        )
 
 
 @pytest.mark.parametrize("state", ["queued", "failed", "suppressed", "cancelled", "bounced", "complained"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 import pytest
@@ -36,6 +36,12 @@ from tests.servers.smtp_sink import FEATURES, Fault, Sink
 pytestmark = pytest.mark.anyio
 
 
+Since = Literal[
+    "connecting", "committing"
+]  #: when a far end fell silent: before the byte that could be accepted, or after
+HANGS = 60  #: seconds after which a provider that ought to have given up long ago is one that hangs
+
+
 @dataclass
 class Far:
     """The far end, as far as the suite must know it. Names stand for addresses: `ann` and `bob` get everything."""
@@ -59,6 +65,10 @@ class Far:
     def seen(self) -> bytes:
         """Everything that could have been read there."""
         return b""
+
+    def silent(self, since: Since) -> AbstractAsyncContextManager[Provider[Any]]:
+        """Such a provider with little patience, over a far end that says nothing any more."""
+        raise NotImplementedError
 
 
 ANSWERS: dict[str, tuple[type[Outcome], Fault, Outcome]] = {
@@ -102,12 +112,30 @@ class SmtpFar(EmailFar):
     def seen(self) -> bytes:
         return b"".join(bytes(session.clear + session.secure) for session in self.sink.sessions)
 
+    @asynccontextmanager
+    async def silent(self, since: Since) -> AsyncIterator[Provider[Any]]:
+        fault = Fault("banner" if since == "connecting" else "dot", then="stall")
+        async with Sink(faults=(fault,)) as silent:
+            provider = SmtpProvider.from_url(
+                f"smtp://127.0.0.1:{silent.port}",
+                message_id_domain="lists.example.com",
+                connections=3,
+                timeouts=Timeouts(connect=5, tls=5, greeting=0.3, command=5, final_dot=0.3, close=5),
+            )
+            yield provider
+            await provider.close()
+
 
 @dataclass
 class MemoryFar(EmailFar):
     def accepted(self) -> Counter[UUID]:
         assert isinstance(self.provider, MemoryProvider)
         return Counter(outgoing.id for outgoing in self.provider.accepted)
+
+    @asynccontextmanager
+    async def silent(self, since: Since) -> AsyncIterator[Provider[Any]]:
+        outcome = Unavailable("connect", is_away=True) if since == "connecting" else Ambiguous("timeout")
+        yield MemoryProvider(answer=lambda _: outcome)
 
 
 class ProviderContract:
@@ -138,9 +166,16 @@ class ProviderContract:
 
     async def test_a_witness_that_says_no_to_all_stops_the_batch(self, far: Far):
         batch = far.batch_of(*["ann"] * 100)
-        outcomes = await sent(far.provider, batch, Notebook(says_no_to={outgoing.id for outgoing in batch}))
+        outcomes = await sent(far.provider, batch, Notebook(is_over=True))
         assert {type(outcome) for outcome in outcomes.values()} == {Withheld}
         assert not far.accepted()
+
+    async def test_several_people_s_no_hands_nobody_else_back(self, far: Far):
+        batch = far.batch_of(*["ann"] * 12)
+        withheld = {outgoing.id for outgoing in batch[3:9]}
+        outcomes = await sent(far.provider, batch, Notebook(says_no_to=withheld))
+        assert {message for message, outcome in outcomes.items() if isinstance(outcome, Withheld)} == withheld
+        assert far.accepted() == Counter(outcomes.keys() - withheld)
 
     async def test_nothing_is_accepted_before_the_witness_was_asked(self, far: Far):
         witness = Notebook()
@@ -231,6 +266,17 @@ class ProviderContract:
         with pytest.raises(ZeroDivisionError):
             await sent(far.provider, far.batch_of("ann", "bob"), witness)
         assert not far.accepted()
+
+    @pytest.mark.parametrize("since", ["connecting", "committing"])
+    async def test_a_far_end_that_falls_silent_is_given_up_and_only_what_it_may_have_is_in_doubt(
+        self, far: Far, since: Since
+    ):
+        batch, witness = far.batch_of(*["ann"] * 20), Notebook()
+        async with asyncio.timeout(HANGS), far.silent(since) as provider:
+            outcomes = await sent(provider, batch, witness)
+        for message, outcome in outcomes.items():
+            assert type(outcome) is (Ambiguous if message in witness.in_doubt else Unavailable), outcome
+        assert bool(witness.in_doubt) == (since == "committing")
 
     async def test_it_has_a_name(self, far: Far):
         assert far.provider.name.isidentifier()

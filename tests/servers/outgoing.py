@@ -29,13 +29,14 @@ class Notebook:
     """A witness who remembers everything, and says no to some."""
 
     says_no_to: set[UUID] = field(default_factory=set)
+    is_over: bool = False  #: no to everything, and it says so
     lines: list[tuple[str, UUID]] = field(default_factory=list)
     answers: dict[UUID, Outcome] = field(default_factory=dict)
     most_in_doubt: int = 0
     committed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def about_to_commit(self, message: UUID) -> bool:
-        if message in self.says_no_to:
+        if self.is_over or message in self.says_no_to:
             return False
         self.lines.append(("before", message))
         self.most_in_doubt = max(self.most_in_doubt, len(self.in_doubt))

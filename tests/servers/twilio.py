@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -52,14 +52,24 @@ def text_to(number: str, body: str = BODY, left: timedelta = timedelta(hours=1),
     return Outgoing(id_, 1, PhoneNumber(number), SmsContent(body), now, now + left, **fields)
 
 
-def provider_at(url: str, sender: str = SENDER, connections: int = 3, timeout: float = 5, pace: Any = None, **account):
+def provider_at(
+    url: str,
+    sender: str = SENDER,
+    connections: int = 3,
+    timeout: float = 5,
+    pace: Any = None,
+    most_at_once: int = 50,
+    other_senders: Sequence[str] = (),
+    **account,
+):
     known = {"username": SID, "password": TOKEN} | account
     return TwilioProvider(
         Account(SID, api_url=url, timeout=timeout, **known),
         sender,
         pace or FreePace(),
         connections=connections,
-        most_at_once=50,
+        most_at_once=most_at_once,
+        other_senders=other_senders,
     )
 
 

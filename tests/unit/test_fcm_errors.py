@@ -18,12 +18,14 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
+from notifier_channels.push import errors
 from notifier_channels.push.errors import (
     BY_STATUS,
     LONGEST_WAIT,
     TABLE,
     WAIT,
     Answer,
+    Rate,
     blames_us,
     lost,
     outcome,
@@ -33,7 +35,7 @@ from tests.servers.fcm import error
 
 NOW = datetime(2026, 11, 3, tzinfo=UTC)
 BAD_TOKEN = "The registration token is not a valid FCM registration token"
-MINUTE = timedelta(minutes=1)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 def told(status: int, body: bytes = b"", wait: timedelta | None = None):
@@ -122,6 +124,48 @@ def test_the_page_has_every_row_of_the_table():
 def test_a_code_at_another_status_is_not_believed():
     assert isinstance(told(400, error(400, "INVALID_ARGUMENT", "UNREGISTERED")), Rejected)
     assert isinstance(told(500, error(500, "INTERNAL", "UNREGISTERED")), Unavailable)
+
+
+PROJECT_QUOTA = json.dumps(
+    {
+        "error": {
+            "code": 429,
+            "message": "Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of service"
+            " 'fcm.googleapis.com' for consumer 'project_number:1'.",
+            "status": "RESOURCE_EXHAUSTED",
+            "details": [
+                {
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": "RATE_LIMIT_EXCEEDED",
+                    "domain": "googleapis.com",
+                    "metadata": {"quota_limit": "SendsPerMinutePerProject", "consumer": "projects/1"},
+                }
+            ],
+        }
+    }
+).encode()
+DEVICE_QUOTA = error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", message="Device message rate exceeded.")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told_to_wait", "whose", "hold"),
+    [
+        (429, PROJECT_QUOTA, None, Rate.PROJECT, MINUTE),
+        (429, PROJECT_QUOTA, 7, Rate.PROJECT, 7 * SECOND),
+        (429, DEVICE_QUOTA, None, Rate.DEVICE, None),
+        (429, DEVICE_QUOTA, 3600, Rate.DEVICE, None),
+        (429, error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"), None, Rate.UNSAID, None),
+        (429, error(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"), 7, Rate.UNSAID, 7 * SECOND),
+        (429, b"no device here", 7, Rate.UNSAID, 7 * SECOND),
+        (503, error(503, "UNAVAILABLE"), 7, None, 7 * SECOND),
+        (503, error(503, "UNAVAILABLE"), None, None, None),
+        (404, DEVICE_QUOTA, 7, None, None),
+    ],
+)
+def test_whose_rate_was_exceeded_decides_who_waits(status, body, told_to_wait, whose, hold):
+    answer = Answer(status, body, None if told_to_wait is None else told_to_wait * SECOND)
+    assert errors.rate(answer) is whose
+    assert errors.hold(answer) == hold
 
 
 def test_a_rate_waits_as_told_or_a_minute():

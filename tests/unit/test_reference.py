@@ -236,7 +236,8 @@ def _part(page: str, title: str) -> str:
 def test_every_event_of_the_log_stands_in_the_runbook_with_its_level() -> None:
     logged = {
         (event, level)
-        for path in (ROOT / "notifier").rglob("*.py")
+        for house in ("notifier", "channels")
+        for path in (ROOT / house).rglob("*.py")
         for level, event in re.findall(r'\blog\.(\w+)\(\s*"([a-z_]+\.[a-z_]+)', path.read_text())
     }
     chapter = (ROOT / "docs/operate/runbook.md").read_text().split("\n## What the log says\n")[1].split("\n## ")[0]

@@ -117,6 +117,14 @@ def test_a_rate_limit_waits_as_told_and_does_not_count():
     assert (made.state, made.counts, made.due_at) == (State.QUEUED, False, NOW + timedelta(seconds=90))
 
 
+@given(st.floats(0, 1, exclude_max=True))
+def test_what_was_told_to_wait_does_not_come_back_at_once_and_never_early(jitter):
+    wait = timedelta(seconds=60)
+    due = settle(RateLimited("429", wait), tried(), NOW, jitter).due_at
+    assert NOW + wait <= due <= NOW + wait * 1.5
+    assert settle(RateLimited("429", wait), tried(), NOW, 0.5).due_at == NOW + timedelta(seconds=75)
+
+
 def test_doubt_about_marketing_stays_doubt():
     made = settle(Ambiguous("lost"), tried(Category.MARKETING), NOW, 0)
     assert (made.state, made.attempt, made.due_at) == (State.UNKNOWN, AttemptState.UNKNOWN, None)

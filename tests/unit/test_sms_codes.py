@@ -19,7 +19,7 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from notifier_channels.sms.codes import CREATE, DEAD, LONGEST_WAIT, is_dead, opted_out, outcome
+from notifier_channels.sms.codes import CREATE, DEAD, LONGEST_WAIT, is_dead, may_be_ours, opted_out, outcome
 
 DOCS = Path(__file__).parents[2] / "docs/reference"
 
@@ -34,13 +34,12 @@ DOCS = Path(__file__).parents[2] / "docs/reference"
         *((Misconfigured, 401, code) for code in (20003, None, 20101)),
         *((Misconfigured, 403, code) for code in (20005, 20403, None)),
         *((Misconfigured, 404, code) for code in (20404, None)),
-        *(
-            (Misconfigured, 400, code)
-            for code in (21212, 21603, 21606, 21609, 21659, 21660, 21701, 21703, 30002, 30034)
-        ),
+        *((Misconfigured, 400, code) for code in (21212, 21603, 21609, 21660, 21701, 21704, 30002, 30034)),
         (Misconfigured, 407, None),
         # This message only: one country, one route, one text.
-        *((Rejected, 400, code) for code in (21408, 21608, 21612, 21617, 21619, 90007)),
+        *((Rejected, 400, code) for code in (21408, 21612, 21617, 21619, 90007)),
+        # This message, or all: `sending.Blame` tells.
+        *((Rejected, 400, code) for code in (21606, 21608, 21659, 21661, 21703)),
         (Rejected, 403, 21408),
         (Rejected, 400, 21999),  # Twilio will add some
         (Rejected, 400, None),
@@ -88,6 +87,17 @@ def test_the_wait_is_what_twilio_says_within_reason(header: str | None, wait: ti
     told = outcome(429, 20429, header)
     assert isinstance(told, RateLimited)
     assert told.retry_after == wait
+
+
+def test_only_refusals_that_may_concern_the_sender_are_suspicious():
+    assert [code for code in range(20_000, 31_000) if may_be_ours(outcome(400, code))] == [
+        21606,
+        21608,
+        21659,
+        21661,
+        21703,
+    ]
+    assert not may_be_ours(Misconfigured("21606"))
 
 
 def test_a_full_queue_waits_longer_than_a_burst():

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from notifier_channels.contract import EmailContent, MessageId, Misconfigured, Outcome, Outgoing, Receipt, Witness
+from notifier_channels.contract import EmailContent, MessageId, Outcome, Outgoing, Witness
 from notifier_channels.email.mail import Mail, write
-from notifier_channels.email.replies import blames_policy
-from notifier_channels.sending import Identified, Sending
-
-POLICY_REFUSALS = 5  #: so many in a row with nothing taken between, and it is our policy, not the mail
+from notifier_channels.sending import Blame, Doubts, Identified, Sending
 
 
 class MailSending(Sending[EmailContent]):
     """One call of `send`, as its lanes see it (`pipeline.Source`)."""
 
-    def __init__(self, batch: Sequence[Outgoing[EmailContent]], witness: Witness, domain: str, policy: Policy) -> None:
-        super().__init__(batch, witness)
+    def __init__(
+        self,
+        batch: Sequence[Outgoing[EmailContent]],
+        witness: Witness,
+        doubts: Doubts,
+        domain: str,
+        policy: Blame,
+    ) -> None:
+        super().__init__(batch, witness, doubts)
         self.lanes = 0
         self._ready: deque[Mail] = deque()
         self._domain = domain
@@ -72,24 +76,3 @@ class MailSending(Sending[EmailContent]):
         ready = [mail.id for mail in self._ready]
         self._ready.clear()
         return ready + super()._take_back()
-
-
-class Policy:
-    """Tells a mail that a relay's policy refuses from a relay whose policy refuses us.
-
-    Such a reply (5.7.1 and its like) is worded the same in both cases. Alone it fails its message, so that no single
-    mail can pause the provider for ever; several in a row with nothing taken between are taken for a fault of ours.
-    """
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def judge(self, outcome: Outcome) -> Outcome:
-        """The same outcome, or what it means after several like it."""
-        if isinstance(outcome, Receipt):
-            self._in_a_row = 0
-        elif blames_policy(outcome):
-            self._in_a_row += 1
-            if self._in_a_row > POLICY_REFUSALS:
-                return Misconfigured(outcome.code, outcome.detail)
-        return outcome

@@ -23,7 +23,9 @@ from notifier_channels.email.connection import CannotOpen
 from notifier_channels.email.lines import Lines
 from notifier_channels.email.pipeline import Pipeline
 from notifier_channels.email.relay import InvalidRelayUrl, Relay, Timeouts
-from notifier_channels.email.sending import MailSending, Policy
+from notifier_channels.email.replies import blames_policy
+from notifier_channels.email.sending import MailSending
+from notifier_channels.sending import Blame, Doubts
 
 FRUITLESS = 2  #: so many new lines in a row lost without an answer, and the rest of the batch is not tried
 
@@ -38,7 +40,8 @@ class SmtpProvider:
         self._name = name
         self._domain = message_id_domain
         self._lines = Lines(relay, connections)
-        self._policy = Policy()
+        self._policy = Blame(blames_policy)
+        self._doubts = Doubts()
         self._running: set[MailSending] = set()
 
     @classmethod
@@ -79,7 +82,7 @@ class SmtpProvider:
 
         Closed early, it waits up to `Timeouts.close` for answers to final dots already written; no other dot follows.
         """
-        sending = MailSending(batch, witness, self._domain, self._policy)
+        sending = MailSending(batch, witness, self._doubts, self._domain, self._policy)
         self._running.add(sending)
         lanes = [asyncio.create_task(self._carry(sending)) for _ in range(min(self._lines.size, len(batch)))]
         sending.lanes = len(lanes)

@@ -7,6 +7,7 @@ wire together, so that a kill leaves at most one call in doubt; the next call be
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -29,16 +30,18 @@ from notifier_channels.contract import (
 from notifier_channels.push import errors
 from notifier_channels.push.payload import message_of, refusal
 from notifier_channels.push.wire import CLOSE, TIMEOUT, CannotUseFcm, Heard, Wire
+from notifier_channels.sending import ENOUGH, Blame, Doubts
 
 if TYPE_CHECKING:
     from firebase_admin import messaging
 
 __all__ = ["CannotUseFcm", "FcmProvider"]
 
+log = logging.getLogger(__name__)
+
 API_URL = "https://fcm.googleapis.com"
+AGAIN = 60.0  #: seconds between two lines in the log about the same key
 MOST_AT_ONCE = 500  #: what the SDK takes in one call
-ENOUGH = 3  #: so often in a row the same no about our side, and the rest of the batch gets it unasked
-REFUSALS = 5  #: so many in a row with nothing taken between, and it is our project, not the device
 
 
 class FcmProvider:
@@ -50,8 +53,10 @@ class FcmProvider:
         self._wire = wire
         self._name = name
         self._at_once = at_once
-        self._blame = _Blame()
+        self._blame = Blame(errors.blames_us)
         self._hold = _Hold()
+        self._doubts = Doubts()
+        self._keys = _Keys()
         self._is_closed = False
 
     @classmethod
@@ -111,7 +116,7 @@ class FcmProvider:
         """Why nothing may be sent now, whatever it is."""
         if self._is_closed:
             return Unavailable("closed", "the provider was closed")
-        return self._hold.outcome()
+        return self._hold.outcome() or self._doubts.rest()
 
     async def _send_some(
         self, waiting: deque[Outgoing[PushContent]], witness: Witness
@@ -120,9 +125,12 @@ class FcmProvider:
         settled: list[tuple[MessageId, Outcome]] = []
         made: list[tuple[MessageId, messaging.Message]] = []
         now = datetime.now(UTC)
-        while waiting and len(made) < self._at_once:
+        most = 1 if self._doubts.are_many else self._at_once
+        while waiting and len(made) < most:
             outgoing = waiting.popleft()
-            if (refused := refusal(outgoing.content)) is not None:
+            if outgoing.expires_at <= now:  # the gate writes down why it was not sent
+                settled.append((outgoing.id, Withheld("expired")))
+            elif (refused := refusal(outgoing.content)) is not None:
                 settled.append((outgoing.id, refused))
             else:
                 made.append((outgoing.id, message_of(outgoing, now)))
@@ -153,9 +161,10 @@ class FcmProvider:
             outcome = self._blame.judge(heard.outcome)
             if heard.is_known:
                 witness.answered(message, outcome)
-            if heard.hold is not None:
-                self._hold.begin(outcome, heard.hold)
+            self._hold.hear(heard)
+            self._keys.hear(outcome)
             outcomes.append((message, outcome))
+        self._doubts.add(*(outcome for _, outcome in outcomes))
         return outcomes
 
 
@@ -177,34 +186,24 @@ class _Row:
         return self._last if is_ours and self._count >= ENOUGH else None
 
 
-class _Blame:
-    """Tells a device of another project from a project that is not the one of any device.
-
-    FCM answers both with SENDER_ID_MISMATCH. Alone it fails its message and the device is kept; several in a row with
-    nothing taken between are taken for a fault of ours, and so are codes that Notifier does not know.
-    """
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def judge(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Receipt):
-            self._in_a_row = 0
-        elif errors.blames_us(outcome):
-            self._in_a_row += 1
-            if self._in_a_row > REFUSALS:
-                return Misconfigured(outcome.code, outcome.detail)
-        return outcome
-
-
 class _Hold:
-    """FCM has said Retry-After: for so long it hears nothing from this process."""
+    """FCM hears nothing from this process for as long as it has said, or when all that it says is "too fast"."""
 
     def __init__(self) -> None:
         self._until = 0.0  #: on the monotonic clock
         self._code = ""
+        self._vague = 0  #: in a row
 
-    def begin(self, outcome: Outcome, wait: timedelta) -> None:
+    def hear(self, heard: Heard) -> None:
+        if isinstance(heard.outcome, Receipt):
+            self._vague = 0
+        self._vague += heard.is_vague
+        if heard.hold is not None:
+            self._begin(heard.outcome, heard.hold)
+        elif heard.is_vague and self._vague >= ENOUGH:
+            self._begin(heard.outcome, errors.WAIT)
+
+    def _begin(self, outcome: Outcome, wait: timedelta) -> None:
         until = time.monotonic() + wait.total_seconds()
         if until > self._until:
             self._until, self._code = until, outcome.code
@@ -212,3 +211,23 @@ class _Hold:
     def outcome(self) -> Outcome | None:
         left = self._until - time.monotonic()
         return RateLimited(self._code, timedelta(seconds=left), "FCM has asked to wait") if left > 0 else None
+
+
+class _Keys:
+    """Calls for a person when Apple or a browser's push service refuses the key that the project holds for it.
+
+    Only the devices of that platform are concerned, and a device does not say which platform it is of. So no provider
+    is paused: their messages are tried again until they expire, and the others go on.
+    """
+
+    def __init__(self) -> None:
+        self._told_at = -AGAIN  #: on the monotonic clock
+
+    def hear(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, Receipt) and outcome.code in errors.PLATFORM_KEYS:
+            now = time.monotonic()
+            if now - self._told_at >= AGAIN:
+                self._told_at = now
+                log.error(
+                    "push.key_refused: %s. Put the key for APNs or web push right in Firebase's console", outcome.code
+                )

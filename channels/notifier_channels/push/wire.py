@@ -49,6 +49,7 @@ class Heard:
     outcome: Outcome
     is_known: bool  #: False: the answer was lost, and nobody knows what it said
     hold: timedelta | None = None  #: FCM wants to hear nothing for so long, of no message
+    is_vague: bool = False  #: too fast, but FCM does not say whether for this device or for all
 
 
 class Wire:
@@ -104,8 +105,8 @@ class Wire:
         outcome = errors.outcome(cause.answer)
         if isinstance(outcome, Misconfigured) and cause.answer.status == 401:
             self.token.distrust()
-        holds = cause.answer.status == 429 or cause.answer.status >= 500
-        return Heard(outcome, is_known=True, hold=cause.answer.retry_after if holds else None)
+        is_vague = errors.rate(cause.answer) is errors.Rate.UNSAID
+        return Heard(outcome, is_known=True, hold=errors.hold(cause.answer), is_vague=is_vague)
 
 
 class Refused(httpx.HTTPError):

@@ -31,8 +31,9 @@ def _later(wait: timedelta) -> Verdict:
     return lambda code, detail: RateLimited(code, wait, detail)
 
 
-# Nothing of the sender's is wrong when a country is not enabled (21408), a route is missing (21612) or a trial account
-# may not write to a number (21608): other messages go on. So these fail their message and do not pause the provider.
+# Nothing of the sender's is wrong when a country is not enabled (21408) or a route is missing (21612): other messages
+# go on. So these fail their message and do not pause the provider. Those of `MAYBE_OURS` are answered for one recipient
+# (a trial account, another country) and for all (a sender that cannot text, no approved compliance profile).
 CREATE: Mapping[int, tuple[Verdict, str]] = {
     20003: (Misconfigured, "the credentials were refused"),
     20005: (Misconfigured, "the account is not active"),
@@ -48,8 +49,8 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     21408: (Rejected, "the country is not enabled in the account's geographic permissions"),
     21603: (Misconfigured, "the sender is missing"),
     21604: (Rejected, "the recipient is missing"),
-    21606: (Misconfigured, "the sender cannot send text messages"),
-    21608: (Rejected, "a trial account may not write to an unverified number"),
+    21606: (Rejected, "the sender cannot send text messages to this recipient"),
+    21608: (Rejected, "the number is not verified, and the account is on trial or has no approved compliance profile"),
     21609: (Misconfigured, "the callback URL is not valid"),
     21610: (OptedOut, "the recipient has replied STOP to this sender"),
     21611: (_later(timedelta(minutes=5)), "the sender's queue is full"),
@@ -58,10 +59,11 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     21617: (Rejected, "the text is longer than 1600 characters"),
     21619: (Rejected, "the text is empty"),
     21635: (BadAddress, "the number is a landline"),
-    21659: (Misconfigured, "the sender is no number of Twilio's"),
+    21659: (Rejected, "the sender is no number of Twilio's, or none for this country"),
     21660: (Misconfigured, "the sender belongs to another account"),
+    21661: (Rejected, "the sender cannot send text messages"),
     21701: (Misconfigured, "no such Messaging Service"),
-    21703: (Misconfigured, "the Messaging Service has no sender"),
+    21703: (Rejected, "the Messaging Service has no sender for this recipient"),
     21704: (Misconfigured, "the Messaging Service has no sender"),
     21705: (Misconfigured, "the Messaging Service is not valid"),
     30001: (_later(timedelta(minutes=5)), "the sender's queue is full"),
@@ -74,6 +76,10 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
 }
 
 OURS = frozenset({401, 403, 404, 405, 407})  #: credentials, account or address of the API: the same for every message
+
+MAYBE_OURS = frozenset(
+    {"21606", "21608", "21659", "21661", "21703"}
+)  #: this recipient's fault, or the sender's for all
 
 DEAD = frozenset({21211, 21214, 21614, 21635, 30005, 30006})  #: unknown or inactive, or a landline
 OPTED_OUT = frozenset({21610})
@@ -95,6 +101,11 @@ def outcome(status: int, code: int | None = None, retry_after: str | None = None
     if status in OURS:
         return Misconfigured(shown, f"the request was refused with status {status}")
     return Rejected(shown, f"the request was refused with status {status}")
+
+
+def may_be_ours(refusal: Outcome) -> bool:
+    """One such refusal does not tell; several with nothing taken between do (`sending.Blame`)."""
+    return isinstance(refusal, Rejected) and refusal.code in MAYBE_OURS
 
 
 def is_dead(code: int | None) -> bool:

@@ -9,7 +9,8 @@ status callback or by `look_up`. The same API carries WhatsApp, with `whatsapp:`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ from notifier_channels.contract import (
     Withheld,
     Witness,
 )
-from notifier_channels.sending import Sending
-from notifier_channels.sms import segments
+from notifier_channels.sending import ENOUGH, Blame, Doubts, Sending
+from notifier_channels.sms import codes, segments
 from notifier_channels.sms.transport import Account, outcome_of, transport
 
 if TYPE_CHECKING:
@@ -47,10 +48,20 @@ class MissingExtra(ImportError):
 class TwilioProvider:
     """One sender at Twilio as a way out for text messages (`contract.Provider[SmsContent]`, `contract.LooksUp`)."""
 
-    def __init__(
-        self, account: Account, sender: str, pace: Pace, *, name: str = "twilio", connections: int, most_at_once: int
+    def __init__(  # noqa: PLR0913  # one sender's settings
+        self,
+        account: Account,
+        sender: str,
+        pace: Pace,
+        *,
+        name: str = "twilio",
+        connections: int,
+        most_at_once: int,
+        other_senders: Collection[str] = (),
     ) -> None:
         """`sender` is a number, a name or a Messaging Service (`MG...`); who calls waits for its `pace`.
+
+        `other_senders`: of ours, too; what they sent is looked up as well.
 
         Raises:
             MissingExtra: the SDK is not installed.
@@ -62,6 +73,7 @@ class TwilioProvider:
             raise MissingExtra("Text messages need Twilio's SDK: install notifier-dispatch[sms].") from None
         self._account = account
         self._from = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
+        self._senders = frozenset({sender, *other_senders})
         self._pace = pace
         self._name = name
         self._most_at_once = most_at_once
@@ -70,6 +82,8 @@ class TwilioProvider:
         self._http: Any = None
         self._api: MessageList | None = None
         self._running: set[TextSending] = set()
+        self._doubts = Doubts()
+        self._blame = Blame(codes.may_be_ours)
         self._is_closed = False
 
     @property
@@ -89,7 +103,7 @@ class TwilioProvider:
 
         Closed early, it waits for answers to requests that have left, as long as `Account.timeout` each; none follows.
         """
-        sending = TextSending(batch, witness)
+        sending = TextSending(batch, witness, self._doubts)
         if self._is_closed:
             sending.stop(Unavailable("closed", "the provider was closed"))
         self._running.add(sending)
@@ -107,25 +121,24 @@ class TwilioProvider:
                 await asyncio.gather(*workers, return_exceptions=True)
                 self._running.discard(sending)
 
-    async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt]:
-        """Those of which exactly one message at Twilio can be the trace.
+    async def look_up(self, doubts: Sequence[Doubt]) -> Mapping[MessageId, Receipt | None]:
+        """A receipt for those of which exactly one message at Twilio can be the trace.
 
-        Raises:
-            ConnectionError: Twilio could not be asked.
-
+        A question that fails leaves its doubt out; several in a row leave out the rest.
         """
         found: dict[MessageId, list[MessageInstance]] = {}
+        failed = 0
         for doubt in doubts:
             try:
                 found[doubt.message] = await self._candidates(doubt)
-            except Exception as error:  # noqa: BLE001  # whatever it was: no proof, and no answer either
-                raise ConnectionError(f"Twilio could not be asked ({type(error).__name__}).") from None
-        sids = [one.sid for candidates in found.values() for one in candidates]
-        return {
-            message: Receipt(candidates[0].sid or "", str(candidates[0].status))
-            for message, candidates in found.items()
-            if len(candidates) == 1 and sids.count(candidates[0].sid) == 1
-        }
+            except Exception:  # noqa: BLE001  # whatever it was: no proof, and no answer either
+                failed += 1
+                if failed == ENOUGH:
+                    break
+            else:
+                failed = 0
+        sids = Counter(one.sid for candidates in found.values() for one in candidates)
+        return {message: _proof(candidates, sids) for message, candidates in found.items()}
 
     async def close(self) -> None:
         """Give the connections back. What has not left is not sent."""
@@ -155,7 +168,7 @@ class TwilioProvider:
         validity = max(1, min(int(left), LONGEST_VALIDITY))  # Twilio advises 5 and more, but later it is worth nothing
         if not sending.may_commit(outgoing):
             return
-        outcome = await self._create(outgoing, validity)
+        outcome = self._blame.judge(await self._create(outgoing, validity))
         if isinstance(outcome, Ambiguous):
             sending.lost(outgoing, outcome)
         else:
@@ -184,10 +197,13 @@ class TwilioProvider:
             if created is not None and created < since:
                 return candidates
             seen += 1
-            is_ours = one.direction == "outbound-api" and one.sid not in doubt.taken
-            if is_ours and (created is None or created <= until):
+            if self._is_ours(one) and one.sid not in doubt.taken and (created is None or created <= until):
                 candidates.append(one)
         return candidates if seen <= MOST_LISTED else []
+
+    def _is_ours(self, one: MessageInstance) -> bool:
+        """Sent by one of our senders, and not by another application of the account."""
+        return one.direction == "outbound-api" and (one.messaging_service_sid or one.from_) in self._senders
 
     def _messages(self) -> MessageList:
         """The SDK, made when there is an event loop for its connections."""
@@ -200,13 +216,18 @@ class TwilioProvider:
         return self._api
 
 
+def _proof(candidates: Sequence[MessageInstance], sids: Counter[str | None]) -> Receipt | None:
+    """The one candidate that is nobody else's."""
+    if len(candidates) != 1 or sids[candidates[0].sid] != 1:
+        return None
+    return Receipt(candidates[0].sid or "", str(candidates[0].status))
+
+
 class TextSending(Sending[SmsContent]):
-    """One call of `send`; knows when asking on would only put more messages in doubt, or annoy Twilio."""
+    """One call of `send`; knows when asking on would only annoy Twilio."""
 
     def _of_the_rest(self, outcome: Outcome) -> Outcome | None:
         match outcome:
-            case Ambiguous(code=code):
-                return Unavailable(code, "Twilio leaves too many requests in doubt", is_away=True)
             case Unavailable(is_away=True) | RateLimited():
                 return outcome
             case _:

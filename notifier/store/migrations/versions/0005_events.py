@@ -14,6 +14,9 @@ revision = "0005"
 down_revision = "0004"
 
 SCHEMA = """
+-- Who has held an address before: a text to it may be theirs. `addresses_holder` knows who holds it now.
+CREATE INDEX addresses_past ON addresses (channel, address_hash) WHERE removed_at IS NOT NULL;
+
 CREATE TABLE outbox (
     xid              xid8 NOT NULL DEFAULT pg_current_xact_id(),
     number           bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
