@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
+from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, withdraw
 from notifier.domain.consent import ALL, MARKETING, SuppressionReason, Topic
 from notifier.domain.feedback import Tolerance, proves_nobody_there
 from notifier.domain.recipients import Hasher
@@ -89,12 +89,12 @@ class Feedback:
             case EventKind.COMPLAINED:
                 return MARKETING, "complaint"
             case EventKind.UNSUBSCRIBED if reached.channel is Channel.SMS:
-                return ALL, "provider"
+                return ALL, PROVIDER
             case EventKind.UNSUBSCRIBED:
                 topic = self.topics.get(reached.topic)
                 if topic and topic.mandatory:
                     return None
-                return (topic.scope if topic else MARKETING), "provider"
+                return (topic.scope if topic else MARKETING), PROVIDER
             case _:
                 return None
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from notifier.dispatch.refusals import Withdrawal, lock_holders, withdraw
+from notifier.dispatch.refusals import FROM_THE_NUMBER, KEYWORD, Withdrawal, lock_holders, withdraw
 from notifier.domain.answers import answer
 from notifier.domain.consent import ALL, SuppressionReason, Topic
 from notifier.domain.recipients import Hasher
-from notifier.domain.withdrawals import is_refused
+from notifier.domain.withdrawals import refusal
 from notifier.store import consent, inbound, recipients, suppressions
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection, Database
@@ -24,7 +24,6 @@ from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Channel
 from notifier_channels.sms.keywords import Keyword
 
-KEYWORD = "sms_keyword"  #: the source of such ledger lines
 LONGEST_WORDING = 500  #: characters of a text message that are kept as evidence
 
 
@@ -77,10 +76,11 @@ class Replies:
     async def _start(self, c: Connection, reply: Reply, people: Collection[UUID]) -> None:
         """Ends exactly what STOP began. It grants no topic: who never said yes to one has not done so now."""
         known = await consent.events_of(c, sorted(people))
-        refused = [person for person in sorted(people) if is_refused(known[person], ALL, Channel.SMS)]
-        proof = _evidence(reply)
+        nos = {one: no.number for one in sorted(people) if (no := refusal(known[one], ALL, Channel.SMS))}
+        sources, proof = await consent.sources_of(c, nos.values()), _evidence(reply)
+        ended = [person for person, number in nos.items() if sources[number] in FROM_THE_NUMBER]
         await consent.record(
-            c, [NewEvent(one, ALL, Channel.SMS, granted=True, source=KEYWORD, evidence=proof) for one in refused]
+            c, [NewEvent(one, ALL, Channel.SMS, granted=True, source=KEYWORD, evidence=proof) for one in ended]
         )
         number = {(Channel.SMS, digest) for digest in self.hasher.all(reply.phone)}
         await suppressions.lift(c, number, SuppressionReason.STOP, why=f"START, {reply.provider} {reply.reference}")

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.replies import Replies, Reply
 from notifier.domain.answers import ANSWERS, answer
 from notifier.domain.consent import judge
@@ -117,6 +118,50 @@ async def test_start_opts_nobody_in_and_leaves_other_refusals_alone(replies, tow
     await replies(reply(Keyword.STOP))
     await replies(reply(Keyword.START))
     assert not await allowed(town, ann)
+
+
+async def refuses(town: Town, person, source: str) -> None:
+    async def say(c):
+        await recipients.lock(c, [person])
+        await withdraw(c, [Withdrawal(person, "all", Channel.SMS, source)], TOPICS)
+
+    await town.database.transact(say)
+
+
+async def test_a_start_ends_no_other_holders_own_no(replies, town):
+    ann, bob = await town.person(), await town.person()
+    for person in (ann, bob):
+        await town.phone(person, PHONE)
+    await refuses(town, bob, "preference_page")
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
+    await replies(reply(Keyword.STOP))
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
+    assert [line["granted"] for line in await town.ledger(bob)] == [False]
+
+
+async def test_who_says_no_for_themselves_after_a_stop_is_not_brought_back_by_a_start(replies, town):
+    ann, bob = await town.person(), await town.person()
+    for person in (ann, bob):
+        await town.phone(person, PHONE)
+    await replies(reply(Keyword.STOP))
+    await refuses(town, bob, "preference_page")
+    await refuses(town, bob, "preference_page")
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
+    assert [line["source"] for line in await town.ledger(bob)] == ["sms_keyword", "preference_page"]
+
+
+async def test_start_ends_an_opt_out_that_the_provider_knew_of(replies, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await refuses(town, ann, "provider")
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
 
 
 async def test_start_lifts_a_stop_that_a_topic_has_overruled_meanwhile(replies, town):
