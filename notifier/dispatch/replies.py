@@ -7,7 +7,7 @@ is not written to either. START lifts both. Done and answered once, however ofte
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -37,6 +37,7 @@ class Reply:
     text: str
     is_answered: bool  #: the provider answers by itself
     provider: str
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,10 @@ class Replies:
 
 
 def _evidence(reply: Reply) -> dict[str, str]:
-    """What was written, as it was written, and when it reached us."""
+    """What was written, as it was written, and when it reached us. PostgreSQL stores no NUL and no half of a pair."""
     return {
-        "wording": reply.text[:LONGEST_WORDING],
+        "wording": reply.text[:LONGEST_WORDING].encode("utf-8", "replace").decode().replace("\0", "?"),
         "provider": reply.provider,
         "reference": reply.reference,
-        "received_at": datetime.now(UTC).isoformat(),
+        "received_at": reply.received_at.isoformat(),
     }

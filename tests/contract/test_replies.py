@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import dataclass
 
+import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.replies import Replies, Reply
 from notifier.domain.answers import ANSWERS, answer
@@ -265,6 +269,101 @@ async def test_what_came_in_is_forgotten_after_a_week(replies, town, database):
     await town.execute("UPDATE inbound_sms SET received_at = now() - interval '8 days'")
     async with database.connection() as c:
         assert await inbound.forget(c) == 1
+
+
+# While the database is away -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Wire:
+    """The use case behind a line to the database that can be cut."""
+
+    replies: Replies
+    is_cut: bool = False
+
+    async def __call__(self, reply: Reply) -> str | None:
+        if self.is_cut:
+            raise psycopg.OperationalError("the line is cut")
+        return await self.replies(reply)
+
+
+@pytest.fixture
+def wire(replies) -> Wire:
+    return Wire(replies)
+
+
+@pytest.fixture
+def kept(wire, tmp_path) -> KeptReplies:
+    return KeptReplies(wire, tmp_path / "replies")
+
+
+async def in_an_outage(wire: Wire, kept: KeptReplies, *said: Reply) -> None:
+    wire.is_cut = True
+    for one in said:
+        with pytest.raises(psycopg.OperationalError):
+            await kept(one)
+    wire.is_cut = False
+
+
+async def test_a_stop_outlives_an_outage_in_a_file_of_its_owners(kept, wire, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    stop = reply(Keyword.STOP, "stop it \0 \ud800")
+    await in_an_outage(wire, kept, stop, stop)
+    [file] = kept.directory.iterdir()
+    assert (file.stat().st_mode & 0o777, kept.directory.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert await allowed(town, ann)
+    await kept.catch_up()
+    assert not await allowed(town, ann)
+    [line] = await town.ledger()
+    assert line["evidence"]["received_at"] == stop.received_at.isoformat()
+    assert list(kept.directory.iterdir()) == []
+
+
+async def test_the_last_word_said_in_and_after_an_outage_is_the_last_one(kept, wire, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    said = [reply(one) for one in (Keyword.STOP, Keyword.START, Keyword.STOP)]
+    await in_an_outage(wire, kept, *said)
+    await kept.catch_up()
+    assert [line["granted"] for line in await town.ledger()] == [False, True, False]
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    assert await kept(reply(Keyword.START))
+    assert await allowed(town, ann)
+    await kept.catch_up()
+    assert await allowed(town, ann)
+
+
+async def test_a_message_that_comes_again_after_an_outage_is_answered_once(kept, wire):
+    stop = reply(Keyword.STOP)
+    await in_an_outage(wire, kept, stop)
+    assert "no more text messages" in await kept(stop)
+    assert list(kept.directory.iterdir()) == []
+    assert await kept(stop) is None
+
+
+async def test_what_changes_nothing_is_not_kept(kept, wire):
+    await in_an_outage(wire, kept, reply(Keyword.NONE, "see you at the bus stop"), reply(Keyword.HELP))
+    assert not kept.directory.exists()
+
+
+async def test_one_file_that_cannot_be_read_holds_up_no_other(kept, wire, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    (kept.directory / "a.json").write_text("{")
+    with capture_logs() as logs:
+        await kept.catch_up()
+    assert not await allowed(town, ann)
+    assert [one["event"] for one in logs] == ["reply.not_caught_up", "reply.caught_up"]
+
+
+async def test_what_was_kept_waits_until_the_database_is_back(kept, wire, town):
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    wire.is_cut = True
+    with pytest.raises(psycopg.OperationalError):
+        await kept.catch_up()
+    assert len(list(kept.directory.iterdir())) == 1
 
 
 @pytest.mark.parametrize("language", ANSWERS)

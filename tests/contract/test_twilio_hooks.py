@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 from urllib.parse import urlencode
@@ -49,7 +50,9 @@ async def call(service: Service, path: str, fields: dict[str, str], *, token: st
 def status_path(service: Service, message, attempt: int = 1) -> str:
     url = service.app.links.report_url(Channel.SMS, message, attempt)
     assert url.startswith(PUBLIC)
-    return url.removeprefix(PUBLIC)
+    path, _, overrides = url.removeprefix(PUBLIC).partition("#")  # Twilio neither sends nor signs the fragment
+    assert overrides == "rc=5&rp=all"
+    return path
 
 
 def said(text: str, sid: str = "SM1", **more: str) -> dict[str, str]:
@@ -234,11 +237,35 @@ async def test_what_comes_from_no_number_is_left_alone(service):
 
 
 async def test_without_a_database_nothing_is_said_to_be_done(service):
-    await a_text(service)
+    _, message = await a_text(service)
     await service.app.database.close()
-    for path, fields in (("/hooks/twilio/inbound", said("STOP")),):
+    for path, fields in (
+        ("/hooks/twilio/inbound", said("STOP")),
+        (status_path(service, message), fares("delivered")),
+    ):
         answer = await call(service, path, fields)
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_a_stop_that_could_not_be_saved_is_in_the_ledger_once_the_database_is_back(database_url, tmp_path):
+    changes = {"public_url": PUBLIC, "twilio_account_sid": SID, "twilio_auth_tokens": NEW, "twilio_sender": OURS}
+    async with running(database_url, tmp_path, **changes) as service:
+        ann, _ = await a_text(service)
+        await service.app.database.close()
+        for text in ("Stop please", "see you at the bus stop"):
+            answer = await call(service, "/hooks/twilio/inbound", said(text, f"SM{len(text)}"))
+            assert answer.status == 503
+        assert len(list((tmp_path / "replies").iterdir())) == 1
+    async with running(database_url, tmp_path, **changes) as service, asyncio.timeout(20):
+        while not (lines := await service.town.ledger(ann)):
+            await asyncio.sleep(0.01)
+    assert [(line["granted"], line["evidence"]["wording"]) for line in lines] == [(False, "Stop please")]
+
+
+async def test_a_stop_is_heard_with_what_a_database_cannot_hold(service):
+    ann, _ = await a_text(service)
+    assert (await call(service, "/hooks/twilio/inbound", said("STOP\0"))).status == 200
+    assert [line["evidence"]["wording"] for line in await service.town.ledger(ann)] == ["STOP?"]
 
 
 async def test_without_twilio_there_are_no_such_routes(database_url, tmp_path):

@@ -115,7 +115,7 @@ def _table() -> dict[tuple[str, ...], Keyword | Role]:
     """Every phrase and what it is. What means several things is the one that is read last: stop above all."""
     text = resources.files(__package__).joinpath("keywords.toml").read_text("utf-8")
     lists: dict[str, dict[str, list[str]]] = tomllib.loads(text)
-    roles = (*reversed(Role), Keyword.HELP, Keyword.START, Keyword.STOP)
+    roles: tuple[Keyword | Role, ...] = (*reversed(Role), Keyword.HELP, Keyword.START, Keyword.STOP)
     return {words_of(one): role for role in roles for ones in lists[role].values() for one in ones}
 
 
