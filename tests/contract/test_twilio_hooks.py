@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from hashlib import sha256
 from urllib.parse import urlencode
 
 import pytest
+from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from notifier_channels.contract import Channel
@@ -104,6 +106,56 @@ async def test_a_number_that_is_not_there_is_suppressed_and_an_unreachable_one_i
     other = await service.town.message((await a_person(service)), "orders", "accepted", "sms")
     await call(service, status_path(service, other), fares("undelivered", "SM2", ErrorCode="30005"))
     assert await service.town.rows("SELECT reason FROM suppressions") == [{"reason": "hard_bounce"}]
+
+
+async def bounces(service: Service, person, code: str, sid: str):
+    message = await service.town.message(person, "orders", "accepted", "sms")
+    assert (await call(service, status_path(service, message), fares("undelivered", sid, ErrorCode=code))).status == 204
+    return message
+
+
+@pytest.mark.parametrize("code", ["30003", "30004"])
+async def test_a_phone_that_is_unreachable_again_and_again_is_suppressed(service, code):
+    ann, message = await a_text(service)
+    for number in range(9):
+        await bounces(service, ann, code, f"SM1{number}")
+    await call(service, status_path(service, message), fares("delivered", "SM2"))
+    for number in range(9):
+        await bounces(service, ann, code, f"SM3{number}")
+    assert await service.town.rows("SELECT 1 FROM suppressions") == []
+    await bounces(service, ann, code, "SM4")
+    [found] = await service.town.rows("SELECT reason, evidence FROM suppressions")
+    assert (found["reason"], found["evidence"]["bounces"]) == ("hard_bounce", "10")
+
+
+@pytest.mark.parametrize("code", ["30002", "30032", "30034"])
+async def test_what_our_account_or_sender_may_not_do_pauses_it_and_tells_a_person(service, code):
+    ann, _ = await a_text(service)
+    with capture_logs() as logs:
+        message = await bounces(service, ann, code, "SM1")
+    assert await service.town.state(message) == "bounced"
+    [pause] = await service.town.rows("SELECT provider, code, paused_until - now() AS left FROM provider_pauses")
+    assert (pause["provider"], pause["code"]) == ("smtp", code)  # what the attempt was made with
+    assert timedelta(minutes=9) < pause["left"] <= timedelta(minutes=10)
+    assert [(one["event"], one["log_level"], one["code"]) for one in logs] == [("provider.paused", "error", code)]
+    assert await service.town.rows("SELECT 1 FROM suppressions") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "event", "level"),
+    [
+        ("30007", "report.filtered", "error"),
+        ("30022", "report.too_fast", "warning"),
+        ("30023", "report.too_fast", "warning"),
+    ],
+)
+async def test_what_a_carrier_holds_against_us_is_told_and_stops_nothing(service, code, event, level):
+    ann, _ = await a_text(service)
+    with capture_logs() as logs:
+        await bounces(service, ann, code, "SM1")
+    assert [(one["event"], one["log_level"], one["code"]) for one in logs] == [(event, level, code)]
+    assert PHONE not in str(logs)
+    assert await service.town.rows("SELECT 1 FROM suppressions UNION ALL SELECT 1 FROM provider_pauses") == []
 
 
 async def a_person(service: Service):

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from notifier_channels.contract import (
+    Alarm,
     Ambiguous,
     BadAddress,
     Misconfigured,
@@ -19,6 +20,7 @@ from notifier_channels.contract import (
     Outcome,
     RateLimited,
     Rejected,
+    Strike,
 )
 
 DEFAULT_WAIT = timedelta(seconds=1)
@@ -77,6 +79,15 @@ OURS = frozenset({401, 403, 404, 405, 407})  #: credentials, account or address 
 
 DEAD = frozenset({21211, 21214, 21614, 21635, 30005, 30006})  #: unknown or inactive, or a landline
 OPTED_OUT = frozenset({21610})
+UNREACHABLE = frozenset({30003, 30004})  #: off, away or blocked: enough of them in a row, and nobody is there
+ALARMS: Mapping[int, Alarm] = {  #: of reports: these come after Twilio took the message
+    30002: Alarm.REFUSED,  # the account was suspended meanwhile
+    30032: Alarm.REFUSED,  # toll-free number not verified
+    30034: Alarm.REFUSED,  # number of no registered campaign
+    30007: Alarm.FILTERED,
+    30022: Alarm.TOO_FAST,  # the campaign's rate
+    30023: Alarm.TOO_FAST,  # the brand's daily cap
+}
 
 
 def outcome(status: int, code: int | None = None, retry_after: str | None = None) -> Outcome:
@@ -100,6 +111,16 @@ def outcome(status: int, code: int | None = None, retry_after: str | None = None
 def is_dead(code: int | None) -> bool:
     """Nobody is at the number, or nobody who can read text messages."""
     return code in DEAD
+
+
+def strike(code: int | None) -> Strike | None:
+    """What the report of a bounce holds against the number, without proving anything."""
+    return Strike.UNREACHABLE if code in UNREACHABLE else None
+
+
+def alarm(code: int | None) -> Alarm | None:
+    """What the report of a bounce says of our account or sender."""
+    return None if code is None else ALARMS.get(code)
 
 
 def opted_out(code: int | None) -> bool:
