@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tomllib
 from dataclasses import dataclass
+from importlib import resources
 
 import psycopg
 import pytest
@@ -21,6 +23,7 @@ from notifier.store.consent import NewEvent
 from notifier.store.database import Database
 from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Channel
+from notifier_channels.sms import segments
 from notifier_channels.sms.keywords import Keyword
 from tests.servers.town import HASHER, TOPICS, Town
 
@@ -372,4 +375,10 @@ def test_every_answer_names_the_sender_and_the_way_on(language, said):
     text = answer(said, [language], sender="Acme", contact="help@acme.test") or ""
     assert text.startswith("Acme")
     assert {Keyword.STOP: "START", Keyword.START: "STOP", Keyword.HELP: "help@acme.test"}[said] in text
-    assert len(text) <= 160
+    assert segments.count(text).segments == 1
+    assert segments.count(answer(said, [language], sender="Acme Shoes", contact="help@acme.test") or "").segments == 1
+
+
+def test_there_is_an_answer_in_every_language_in_which_stop_is_heard():
+    path = resources.files("notifier_channels.sms").joinpath("keywords.toml")
+    assert set(ANSWERS) == set(tomllib.loads(path.read_text("utf-8"))["stop"])
