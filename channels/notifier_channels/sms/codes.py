@@ -1,8 +1,17 @@
 """What Twilio's codes mean: of a request to create a message one outcome, of a later report whether anybody is there.
 
-Source: Twilio's error and warning dictionary on its pages for developers, read in November 2026. Twilio asks not to
-program on single codes because it splits and adds some (changelog of 10 July 2024). So the HTTP status decides first,
-the table only tells cases of one status apart, and an unknown code fails its message and nothing else.
+Twilio asks not to program on single codes because it splits and adds some (changelog of 10 July 2024). So the HTTP
+status decides first, the table only tells cases of one status apart, and an unknown code fails its message and nothing
+else.
+
+Where each row comes from:
+
+- Twilio's own page of the code (`twilio.com/docs/api/errors/<code>`), in a stored copy, read in November 2026: 20003,
+  20005, 20403, 21214 (it speaks of calls alone), 21265, 21603, 21604, 21606, 21608, 21609, 21611, 21617, 21635, 21659,
+  21660, 21701, 21705, 30001, 30002, 30003, 30006, 30022, 63038.
+- Our notes on Twilio's error dictionary, of 2026, not held against the page again: 20404, 20429, 20500, 21211, 21408,
+  21610, 21612, 21614, 21619, 21703, 30004, 30005, 30007, 30023, 30032, 30034.
+- Not read: 20006 and 21704, from general knowledge; 21212, only as others quote its message.
 """
 
 from __future__ import annotations
@@ -39,7 +48,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     20003: (Misconfigured, "the credentials were refused"),
     20005: (Misconfigured, "the account is not active"),
     20006: (Misconfigured, "access was denied"),
-    20403: (Misconfigured, "access was denied"),
+    20403: (Misconfigured, "403 Forbidden: mostly the account is suspended or closed"),
     20404: (Misconfigured, "no such account"),
     20429: (_later(DEFAULT_WAIT), "too many requests"),
     20500: (Ambiguous, "an internal error"),
@@ -51,7 +60,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     21603: (Misconfigured, "the sender is missing"),
     21604: (Rejected, "the recipient is missing"),
     21606: (Misconfigured, "the sender cannot send text messages"),
-    21608: (Rejected, "a trial account may not write to an unverified number"),
+    21608: (Rejected, "the number is not verified, and the account is on trial or has no approved compliance profile"),
     21609: (Misconfigured, "the callback URL is not valid"),
     21610: (OptedOut, "the recipient has replied STOP to this sender"),
     21611: (_later(timedelta(minutes=5)), "the sender's queue is full"),
@@ -62,7 +71,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     21635: (BadAddress, "the number is a landline"),
     21659: (Misconfigured, "the sender is no number of Twilio's"),
     21660: (Misconfigured, "the sender belongs to another account"),
-    21701: (Misconfigured, "no such Messaging Service"),
+    21701: (Misconfigured, "no such Messaging Service, or it is another account's"),
     21703: (Misconfigured, "the Messaging Service has no sender"),
     21704: (Misconfigured, "the Messaging Service has no sender"),
     21705: (Misconfigured, "the Messaging Service is not valid"),
@@ -72,7 +81,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     30023: (_later(LONGEST_WAIT), "the brand's daily cap at the carrier is reached"),
     30032: (Misconfigured, "the toll-free number is not verified"),
     30034: (Misconfigured, "the number belongs to no registered campaign"),
-    63038: (_later(LONGEST_WAIT), "the account's daily limit is reached"),
+    63038: (_later(LONGEST_WAIT), "the account's limit for 24 hours, which roll, is reached"),
 }
 
 OURS = frozenset({401, 403, 404, 405, 407})  #: credentials, account or address of the API: the same for every message
