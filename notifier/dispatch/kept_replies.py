@@ -96,8 +96,9 @@ class KeptReplies:
                 found.append((path, _parse(json.loads(path.read_bytes()))))
             except FileNotFoundError:  # another process was first
                 continue
-            except (ValueError, KeyError, TypeError) as error:  # no file of ours is ever cut off
+            except (ValueError, KeyError, TypeError) as error:  # a disk's fault: no file of ours is ever cut off
                 log.error("reply.not_caught_up", error=type(error).__name__)
+                path.rename(path.with_suffix(".broken"))
         return sorted(found, key=lambda one: one[1].received_at)
 
 

@@ -138,6 +138,8 @@ async def events_of(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, lis
 
 async def sources_of(c: Connection, numbers: Collection[int]) -> dict[int, str]:
     """By number, which way each of these lines came in."""
+    if not numbers:
+        return {}
     found = await rows(c, "SELECT number, source FROM consent_events WHERE number = ANY(%s)", (list(numbers),))
     return {row["number"]: row["source"] for row in found}
 

@@ -357,6 +357,8 @@ async def test_one_file_that_cannot_be_read_holds_up_no_other(kept, wire, town):
     (kept.directory / "a.json").write_text("{")
     with capture_logs() as logs:
         await kept.catch_up()
+        await kept.catch_up()
+    assert [path.name for path in kept.directory.iterdir()] == ["a.broken"]
     assert not await allowed(town, ann)
     assert [one["event"] for one in logs] == ["reply.not_caught_up", "reply.caught_up"]
 

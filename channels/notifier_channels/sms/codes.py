@@ -6,7 +6,7 @@ else.
 
 Where each row comes from:
 
-- Twilio's own page of the code (`twilio.com/docs/api/errors/<code>`), in a stored copy, read in November 2026: 20003,
+- Twilio's own page of the code in its dictionary of errors, in a stored copy, read in November 2026: 20003,
   20005, 20403, 21214 (it speaks of calls alone), 21265, 21603, 21604, 21606, 21608, 21609, 21611, 21617, 21635, 21659,
   21660, 21701, 21705, 30001, 30002, 30003, 30006, 30022, 63038.
 - Our notes on Twilio's error dictionary, of 2026, not held against the page again: 20404, 20429, 20500, 21211, 21408,
