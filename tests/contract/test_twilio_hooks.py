@@ -291,12 +291,14 @@ async def test_what_comes_from_no_number_is_left_alone(service):
 async def test_without_a_database_nothing_is_said_to_be_done(service):
     _, message = await a_text(service)
     await service.app.database.close()
-    for path, fields in (
-        ("/hooks/twilio/inbound", said("STOP")),
-        (status_path(service, message), fares("delivered")),
+    for path, fields, event in (
+        ("/hooks/twilio/inbound", said("STOP"), "reply.not_saved"),
+        (status_path(service, message), fares("delivered"), "api.database_away"),
     ):
-        answer = await call(service, path, fields)
+        with capture_logs() as logs:
+            answer = await call(service, path, fields)
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert event in [one["event"] for one in logs]
 
 
 async def test_a_stop_that_could_not_be_saved_is_in_the_ledger_once_the_database_is_back(database_url, tmp_path):
