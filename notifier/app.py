@@ -21,6 +21,7 @@ from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.inbound import Inbound
+from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.posting import Post
@@ -50,7 +51,7 @@ from notifier.store.database import Connection, Database
 from notifier_channels.contract import Channel
 
 SPARE_CONNECTIONS = 4  #: beside one for each batch in hand: for sweeps, polls and the web
-JOURNALS = "journals"  #: below the state directory
+JOURNALS, KEPT_REPLIES = "journals", "replies"  #: below the state directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class App:
     fresh_links: FreshLinks
     feedback: Feedback
     inbound: Inbound
-    replies: Replies
+    replies: KeptReplies
     sweep: Sweep
     timing: Timing
     endpoints: Endpoints
@@ -126,6 +127,14 @@ class App:
         keys = _keys(settings.link_keys)
         links = Links(keys, settings.public_url, settings.inbound_domain, settings.reference_header)
         feedback = Feedback(database, hasher, templates.topics, Tolerance(settings.soft_bounces))
+        replies = Replies(
+            database,
+            hasher,
+            templates.topics,
+            sender=settings.sender_name,
+            contact=settings.reply_to or settings.sender_address,
+            default_locale=settings.default_locale,
+        )
         timing = Timing.from_settings(settings)
         accept = Accept(database, templates, jobs, channels_of(settings))
         return cls(
@@ -147,14 +156,7 @@ class App:
             fresh_links=FreshLinks(database, templates, jobs, hasher, channels_of(settings)),
             feedback=feedback,
             inbound=Inbound(database, links, hasher, templates.topics, feedback),
-            replies=Replies(
-                database,
-                hasher,
-                templates.topics,
-                sender=settings.sender_name,
-                contact=settings.reply_to or settings.sender_address,
-                default_locale=settings.default_locale,
-            ),
+            replies=KeptReplies(replies, settings.state_dir.absolute() / KEPT_REPLIES),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
             timing=timing,
             endpoints=endpoints_of(settings),

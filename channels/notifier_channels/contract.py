@@ -202,6 +202,15 @@ class Strike(StrEnum):
 
     DOMAIN = "domain"  #: its domain was not found: DNS breaks and heals
     SOFT = "soft"  #: a permanent failure without a reason
+    UNREACHABLE = "unreachable"  #: a phone that is off or away, or a carrier that blocks; it may be for good
+
+
+class Alarm(StrEnum):
+    """What a report says of the sender: it would be the same for other messages, and a person has to look."""
+
+    REFUSED = "refused"  #: the account or the sender may not send
+    FILTERED = "filtered"  #: somebody on the way took the text for spam
+    TOO_FAST = "too_fast"  #: the carrier's rate or daily cap for this sender is reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +227,7 @@ class DeliveryEvent:
     is_dead: bool | None = None  #: nobody is at the address, or somebody may be; None: let the code say
     reference: str | None = None  #: the provider's id of the message, where the report names it
     strike: Strike | None = None  #: of a bounce that does not prove the address dead, and may be its fault
+    alarm: Alarm | None = None  #: of a bounce that is the sender's fault
 
 
 # The seams --------------------------------------------------------------------------------------------------------

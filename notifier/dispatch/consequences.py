@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
+from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, withdraw
 from notifier.domain.consent import ALL, SuppressionReason, Topic
 from notifier.domain.recipients import Hasher
 from notifier.store import addresses, devices, suppressions
@@ -68,7 +68,7 @@ def _no(one: Settled, locked: Locked) -> list[Withdrawal]:
     """A STOP that the provider knows of and we do not: everything over that channel, for each holder of the number."""
     channel = locked.reached[one.id].channel
     people = sorted(locked.bound.by_message.get(one.id, ()))
-    return [Withdrawal(person, ALL, channel, "provider", _evidence(one)) for person in people]
+    return [Withdrawal(person, ALL, channel, PROVIDER, _evidence(one)) for person in people]
 
 
 def _evidence(one: Settled) -> dict[str, str | int]:

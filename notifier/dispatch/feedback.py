@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
-from notifier.dispatch.refusals import Bound, Withdrawal, lock_bound, withdraw
+import structlog
+
+from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, withdraw
 from notifier.domain.consent import ALL, MARKETING, SuppressionReason, Topic
 from notifier.domain.feedback import Tolerance, proves_nobody_there
 from notifier.domain.messages import Category
 from notifier.domain.recipients import Hasher
-from notifier.store import addresses, events, suppressions
+from notifier.store import addresses, events, providers, suppressions
 from notifier.store.addresses import Reached
 from notifier.store.database import Connection, Database
+from notifier.store.providers import Pause
 from notifier.store.suppressions import NewSuppression
-from notifier_channels.contract import Channel, DeliveryEvent, EventKind, MessageId
+from notifier_channels.contract import Alarm, Channel, DeliveryEvent, EventKind, MessageId
+
+log = structlog.get_logger(__name__)
+
+REPORTED = "what was taken is reported as not allowed for this account or sender"
+REPORTED_FOR = timedelta(minutes=10)  #: each probe is taken, and the report of it comes later: seldom enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Feedback:
         await suppressions.add(c, [one for report in new if (one := _suppression(report, reached[report.message]))])
         await suppressions.add(c, await self._worn_out(c, new, reached))
         await withdraw(c, self._withdrawals(new, reached, bound), self.topics)
+        await _alarm(c, [report for report in new if report.alarm])
         return frozenset({report.message for report in reports} - reached.keys())
 
     async def _worn_out(
@@ -90,9 +100,9 @@ class Feedback:
             case EventKind.COMPLAINED:
                 return MARKETING, "complaint"
             case EventKind.UNSUBSCRIBED if reached.channel is Channel.SMS:
-                return ALL, "provider"
+                return ALL, PROVIDER
             case EventKind.UNSUBSCRIBED if scope := _left(self.topics.get(reached.topic)):
-                return scope, "provider"
+                return scope, PROVIDER
             case _:
                 return None
 
@@ -105,6 +115,24 @@ def _left(topic: Topic | None) -> str | None:
     if topic and topic.mandatory:
         return None
     return topic.scope if topic and topic.category is Category.TRANSACTIONAL else MARKETING
+
+
+async def _alarm(c: Connection, reports: Sequence[DeliveryEvent]) -> None:
+    """Tell a person what is wrong with our account or sender; pause it where nothing would arrive.
+
+    Throttling is not slowed down here: such a report comes from one carrier, and the sender's rate is a setting.
+    """
+    carriers = await providers.that_carried(c, {report.message for report in reports}) if reports else {}
+    for report in reports:
+        name, code = carriers.get((report.message, report.attempt or 1), report.source), report.code or ""
+        match report.alarm:
+            case Alarm.REFUSED:
+                log.error("provider.paused", provider=name, code=code, detail=REPORTED)
+                await providers.pause(c, Pause(name, code, REPORTED, REPORTED_FOR))
+            case Alarm.FILTERED:
+                log.error("report.filtered", provider=name, code=code, message=str(report.message))
+            case Alarm.TOO_FAST:
+                log.warning("report.too_fast", provider=name, code=code)
 
 
 def _reason(report: DeliveryEvent, channel: Channel) -> SuppressionReason | None:

@@ -19,6 +19,9 @@ from notifier.store.consent import NewEvent
 from notifier.store.database import Connection
 from notifier_channels.contract import Address, Channel
 
+KEYWORD, PROVIDER = "sms_keyword", "provider"  #: the sources of what somebody wrote to us, and to the provider
+FROM_THE_NUMBER = frozenset({KEYWORD, PROVIDER})  #: said for everybody who holds the number, and so taken back for all
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -79,11 +82,13 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
     people = list({one.recipient for one in said})
     known = await consent.events_of(c, people)
     now = await messages.clock(c)
+    stand = [standing(known[one.recipient], one.scope, one.channel) for one in said]
+    sources = await consent.sources_of(c, [line.number for line in stand if line])
     news: dict[tuple[UUID, str, str], NewEvent] = {}
     old: list[int] = []
-    for one in said:
+    for one, line in zip(said, stand, strict=True):
         events = known[one.recipient]
-        if line := standing(events, one.scope, one.channel):
+        if line and not _makes_it_their_own(one.source, sources[line.number]):
             old.append(line.number)
             continue
         undoable = may_be_undone(events, one.scope, one.channel, topic_named(one.scope, topics), now)
@@ -111,6 +116,11 @@ async def end_asking(c: Connection, said: Sequence[Withdrawal], topics: Mapping[
 def topic_named(scope: str, topics: Mapping[str, Topic]) -> Topic | None:
     """The topic whose own scope this is; None for `marketing` and `all`."""
     return topics.get(scope.removeprefix("topic:")) if scope.startswith("topic:") else None
+
+
+def _makes_it_their_own(source: str, known: str) -> bool:
+    """Whether somebody says for themselves what only their number has said: a START from it must not end that."""
+    return known in FROM_THE_NUMBER and source not in FROM_THE_NUMBER
 
 
 async def _holders(c: Connection, hasher: Hasher, reached: Collection[Reached]) -> dict[UUID, set[UUID]]:

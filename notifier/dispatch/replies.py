@@ -7,15 +7,15 @@ is not written to either. START lifts both. Done and answered once, however ofte
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from notifier.dispatch.refusals import Withdrawal, lock_holders, withdraw
+from notifier.dispatch.refusals import FROM_THE_NUMBER, KEYWORD, Withdrawal, lock_holders, withdraw
 from notifier.domain.answers import answer
 from notifier.domain.consent import ALL, SuppressionReason, Topic
 from notifier.domain.recipients import Hasher
-from notifier.domain.withdrawals import is_refused
+from notifier.domain.withdrawals import refusal
 from notifier.store import consent, inbound, recipients, suppressions
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection, Database
@@ -24,7 +24,6 @@ from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Channel
 from notifier_channels.sms.keywords import Keyword
 
-KEYWORD = "sms_keyword"  #: the source of such ledger lines
 LONGEST_WORDING = 500  #: characters of a text message that are kept as evidence
 
 
@@ -38,6 +37,7 @@ class Reply:
     text: str
     is_answered: bool  #: the provider answers by itself
     provider: str
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,11 @@ class Replies:
     async def _start(self, c: Connection, reply: Reply, people: Collection[UUID]) -> None:
         """Ends exactly what STOP began. It grants no topic: who never said yes to one has not done so now."""
         known = await consent.events_of(c, sorted(people))
-        refused = [person for person in sorted(people) if is_refused(known[person], ALL, Channel.SMS)]
-        proof = _evidence(reply)
+        nos = {one: no.number for one in sorted(people) if (no := refusal(known[one], ALL, Channel.SMS))}
+        sources, proof = await consent.sources_of(c, nos.values()), _evidence(reply)
+        ended = [person for person, number in nos.items() if sources[number] in FROM_THE_NUMBER]
         await consent.record(
-            c, [NewEvent(one, ALL, Channel.SMS, granted=True, source=KEYWORD, evidence=proof) for one in refused]
+            c, [NewEvent(one, ALL, Channel.SMS, granted=True, source=KEYWORD, evidence=proof) for one in ended]
         )
         number = {(Channel.SMS, digest) for digest in self.hasher.all(reply.phone)}
         await suppressions.lift(c, number, SuppressionReason.STOP, why=f"START, {reply.provider} {reply.reference}")
@@ -92,10 +93,10 @@ class Replies:
 
 
 def _evidence(reply: Reply) -> dict[str, str]:
-    """What was written, as it was written, and when it reached us."""
+    """What was written, as it was written, and when it reached us. PostgreSQL stores no NUL and no half of a pair."""
     return {
-        "wording": reply.text[:LONGEST_WORDING],
+        "wording": reply.text[:LONGEST_WORDING].encode("utf-8", "replace").decode().replace("\0", "?"),
         "provider": reply.provider,
         "reference": reply.reference,
-        "received_at": datetime.now(UTC).isoformat(),
+        "received_at": reply.received_at.isoformat(),
     }

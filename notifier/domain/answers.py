@@ -1,8 +1,9 @@
 """What is answered to a text message that says STOP, START or HELP, in the person's language.
 
 One confirmation, without advertising, that names the sender (47 CFR 64.1200(a)(12)); HELP names the sender, a contact
-and how to stop (CTIA Messaging Principles, 2023). Each fits one segment with a usual name: GSM-7 letters only, where
-the language allows.
+and how to stop (CTIA Messaging Principles, 2023). There is one for every language in which STOP is heard. Each fits one
+segment with a usual name: 160 letters of GSM-7, so none that it has not (such as the Spanish "á"), or 70 in Arabic and
+Hebrew, where there is no room for the rates.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ ANSWERS = {
     ),
     "fr": Answers(
         "{sender} : vous ne recevrez plus de SMS de notre part. Répondez START pour en recevoir à nouveau.",
-        "{sender} : vous recevrez à nouveau nos SMS. Répondez STOP pour les arrêter, HELP pour l'aide.",
+        "{sender} : vous recevrez à nouveau nos SMS. Répondez STOP pour ne plus en recevoir, HELP pour l'aide.",
         "{sender} : aide : {contact}. Tarif de votre opérateur. Répondez STOP pour ne plus recevoir de SMS.",
     ),
     "es": Answers(
-        "{sender}: No recibirá más SMS nuestros. Responda START para volver a recibirlos.",
-        "{sender}: Volverá a recibir nuestros SMS. Responda STOP para no recibirlos, HELP para ayuda.",
+        "{sender}: Ya no le enviamos SMS. Responda START para volver a recibirlos.",
+        "{sender}: Vuelve a recibir nuestros SMS. Responda STOP para no recibirlos, HELP para ayuda.",
         "{sender}: Ayuda en {contact}. Pueden aplicarse tarifas. Responda STOP para no recibir SMS.",
     ),
     "it": Answers(
@@ -57,6 +58,21 @@ ANSWERS = {
         "{sender}: U krijgt geen sms meer van ons. Antwoord START om ze weer te krijgen.",
         "{sender}: U krijgt weer sms van ons. Antwoord STOP om te stoppen, HELP voor hulp.",
         "{sender}: Hulp via {contact}. Tarief van uw provider. Antwoord STOP om te stoppen.",
+    ),
+    "pt": Answers(
+        "{sender}: Deixa de receber SMS nossos. Responda START para voltar a receber.",
+        "{sender}: Volta a receber SMS nossos. Responda STOP para deixar de receber, HELP para ajuda.",
+        "{sender}: Ajuda em {contact}. Tarifa do seu operador. Responda STOP para deixar de receber SMS.",
+    ),
+    "ar": Answers(
+        "{sender}: لن تصلك رسائل منا. أرسل START لاستئنافها.",
+        "{sender}: ستصلك رسائلنا مجددا. للإيقاف STOP وللمساعدة HELP.",
+        "{sender}: المساعدة: {contact}. للإيقاف STOP.",
+    ),
+    "he": Answers(
+        "{sender}: לא יישלחו אליך עוד הודעות. לחידוש: START.",
+        "{sender}: שוב יישלחו אליך הודעות. להסרה STOP, לעזרה HELP.",
+        "{sender}: עזרה: {contact}. להסרה: STOP.",
     ),
 }
 

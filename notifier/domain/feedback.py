@@ -28,11 +28,12 @@ class Tolerance:
 
     soft: int = 0  #: of unknown reason; 0: any number
     domain: int = 3  #: whose domain was not found
+    unreachable: int = 10  #: of a phone; many, since suppressing it stops its sign-in codes, too
     within: timedelta = timedelta(days=30)
 
     def is_spent(self, strike: Strike, count: int) -> bool:
         """Whether so many are enough to leave the address alone."""
-        most = self.domain if strike is Strike.DOMAIN else self.soft
+        most = {Strike.DOMAIN: self.domain, Strike.SOFT: self.soft, Strike.UNREACHABLE: self.unreachable}[strike]
         return 0 < most <= count
 
 

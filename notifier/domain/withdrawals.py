@@ -20,8 +20,13 @@ def standing(events: Iterable[ConsentEvent], scope: str, channel: str) -> Consen
 
 def is_refused(events: Iterable[ConsentEvent], scope: str, channel: str) -> bool:
     """Whether the last word on exactly this (scope, channel) was a no; at a tie it was."""
+    return refusal(events, scope, channel) is not None
+
+
+def refusal(events: Iterable[ConsentEvent], scope: str, channel: str) -> ConsentEvent | None:
+    """The no that was the last word on exactly this (scope, channel)."""
     last = max(_same(events, scope, channel), key=_last_word, default=None)
-    return last is not None and not last.granted
+    return None if last is None or last.granted else last
 
 
 def may_be_undone(events: Sequence[ConsentEvent], scope: str, channel: str, topic: Topic | None, at: datetime) -> bool:
@@ -76,8 +81,8 @@ def _since(events: Iterable[ConsentEvent], number: int) -> tuple[ConsentEvent | 
     return line, [event for event in events if event.number > number]
 
 
-def _last_word(event: ConsentEvent) -> tuple[datetime, bool]:
-    return event.occurred_at, not event.granted
+def _last_word(event: ConsentEvent) -> tuple[datetime, bool, int]:
+    return event.occurred_at, not event.granted, event.number
 
 
 def _order(event: ConsentEvent) -> tuple[datetime, int]:

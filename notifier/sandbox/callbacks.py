@@ -1,7 +1,8 @@
-"""What Twilio tells later, told to Notifier as Twilio does it: signed forms, each until it is taken, in order.
+"""What Twilio tells later, told to Notifier as Twilio does it: signed forms, in order, and seldom twice.
 
-A callback waits in memory until Notifier has taken it, and is given up after some minutes: this is a stand-in, and
-Notifier must live with callbacks that come twice, late or never anyway.
+A callback that is not taken comes again only as the fragment of its URL asks, within 15 seconds; without one, once, and
+only when nobody could be reached (Twilio's page on connection overrides, November 2026; how long it waits in between
+stands nowhere). Then it is lost, and Notifier must live with that. 4xx is `refused`, all else `gave_up`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
+from urllib.parse import parse_qsl
 
 import httpx
 
@@ -23,8 +25,27 @@ from notifier.sandbox.texts import Text
 
 AT_ONCE = 8
 MOST_WAITING = 50_000
-GIVE_UP_AFTER = 300.0
-FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
+GIVE_UP_AFTER = 15.0  #: seconds, whatever the fragment says
+MOST_AGAIN = 5
+FIRST_WAIT = 0.4  #: seconds; doubled each time
+ALL = frozenset({"4xx", "5xx", "ct", "rt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often a callback comes again, and after which failures: Twilio's connection overrides `rc` and `rp`."""
+
+    again: int = 1
+    after: frozenset[str] = frozenset({"ct"})
+
+    @classmethod
+    def of(cls, fragment: str) -> Self:
+        """What a URL's fragment asks for; what cannot be read stays as it is by default."""
+        asked = dict(parse_qsl(fragment))
+        count = asked.get("rc", "")
+        again = min(int(count), MOST_AGAIN) if count.isascii() and count.isdecimal() else cls().again
+        after = frozenset(asked["rp"].split(",")) if "rp" in asked else cls().after
+        return cls(again, ALL if "all" in after else after & ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +100,17 @@ class Callbacks:
 
     async def post(self, url: str, form: Mapping[str, str]) -> httpx.Response | None:
         """Post a form as Twilio does, signed; None when nobody answered."""
+        try:
+            return await self._post(url, form)
+        except httpx.HTTPError:
+            return None
+
+    async def _post(self, url: str, form: Mapping[str, str]) -> httpx.Response:
         from twilio.request_validator import RequestValidator
 
         signature = RequestValidator(self._token).compute_signature(url, form)
         headers = {"X-Twilio-Signature": signature, "I-Twilio-Idempotency-Token": form.get("MessageSid", "")}
-        try:
-            return await self._client.post(url, data=dict(form), headers=headers)
-        except httpx.HTTPError:
-            return None
+        return await self._client.post(url, data=dict(form), headers=headers)
 
     def _later(self, seconds: float, due: Due) -> None:
         asyncio.get_running_loop().call_later(seconds, self._queue.put_nowait, due)
@@ -101,21 +125,32 @@ class Callbacks:
         return self._form(due.text)
 
     async def _try(self, due: Due) -> None:
-        url = (due.text.callback_url or "").partition("#")[0]
+        url, _, fragment = (due.text.callback_url or "").partition("#")
         if not url.startswith(self._origin):  # the stand-in talks to Notifier and to nobody else
             self._settle(due, None)
             return
-        answer = await self.post(url, due.form or {})
-        status = None if answer is None else answer.status_code
-        if status is not None and 200 <= status < 300:
+        failure, policy = await self._failure(url, due.form or {}), Policy.of(fragment)
+        wait = FIRST_WAIT * 2**due.tries * random.uniform(0.5, 1) * self._pace
+        if failure is None:
             self._settle(due, "told")
-        elif status is not None and status != httpx.codes.NOT_FOUND and status < 500:
-            self._settle(due, "refused")
-        elif time.monotonic() - due.since > GIVE_UP_AFTER:
-            self._settle(due, "gave_up")
+        elif failure in policy.after and due.tries < policy.again and self._has_time(due, wait):
+            self._later(wait, replace(due, tries=due.tries + 1))
         else:
-            longest = min(FIRST_WAIT * 2**due.tries, LONGEST_WAIT) * self._pace
-            self._later(longest * random.uniform(0.5, 1), replace(due, tries=due.tries + 1))
+            self._settle(due, "refused" if failure == "4xx" else "gave_up")
+
+    async def _failure(self, url: str, form: Mapping[str, str]) -> str | None:
+        """Why it was not taken, in the words of `rp`; None when it was."""
+        try:
+            answer = await self._post(url, form)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            return "ct"
+        except httpx.HTTPError:
+            return "rt"
+        return None if answer.is_success else "5xx" if answer.is_server_error else "4xx"
+
+    @staticmethod
+    def _has_time(due: Due, wait: float) -> bool:
+        return time.monotonic() + wait <= due.since + GIVE_UP_AFTER
 
     def _settle(self, due: Due, count: str | None) -> None:
         self.waiting -= 1

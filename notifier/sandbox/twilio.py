@@ -1,7 +1,8 @@
 """The stand-in for Twilio's REST API: it speaks the real wire, so that the vendor's SDK runs against it unchanged.
 
 Messages are created, listed and fetched; `callbacks` reports on them, and `phones` answers. Source: the published
-OpenAPI (twilio-oai, `api.v2010`, April 2026) and Twilio's error dictionary, read in November 2026.
+OpenAPI (twilio-oai, `api.v2010`, April 2026). The errors are those of `notifier_channels.sms.codes`, which says what
+each rests on; how they are worded here is partly from general knowledge.
 """
 
 from __future__ import annotations

@@ -140,6 +140,14 @@ async def events_of(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, lis
     return events
 
 
+async def sources_of(c: Connection, numbers: Collection[int]) -> dict[int, str]:
+    """By number, which way each of these lines came in."""
+    if not numbers:
+        return {}
+    found = await rows(c, "SELECT number, source FROM consent_events WHERE number = ANY(%s)", (list(numbers),))
+    return {row["number"]: row["source"] for row in found}
+
+
 async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
     """Every line of one person's ledger with its evidence, oldest number first."""
     return await rows(c, "SELECT * FROM consent_events WHERE recipient_id = %s ORDER BY number", (recipient,))

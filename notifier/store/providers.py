@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
+from notifier.domain.retry import PROBE_AFTER
 from notifier.store.database import Connection, Row, rows
 
 
@@ -20,19 +22,39 @@ class Pause:
 
 
 async def pause(c: Connection, one: Pause) -> None:
-    """Pause, or prolong a pause. `since` keeps the beginning."""
+    """Pause, or prolong a pause; never cut a longer one short. `since` keeps the beginning."""
     await c.execute(
         "INSERT INTO provider_pauses (provider, code, detail, paused_until)"
         " VALUES (%(provider)s, %(code)s, %(detail)s, clock_timestamp() + %(lasting)s)"
         " ON CONFLICT (provider) DO UPDATE SET code = excluded.code, detail = excluded.detail,"
-        " paused_until = excluded.paused_until",
-        {"provider": one.provider, "code": one.code, "detail": one.detail, "lasting": one.lasting},
+        " paused_until = CASE WHEN provider_pauses.paused_until > clock_timestamp() + %(probe)s"
+        " THEN provider_pauses.paused_until ELSE excluded.paused_until END",
+        {
+            "provider": one.provider,
+            "code": one.code,
+            "detail": one.detail,
+            "lasting": one.lasting,
+            "probe": PROBE_AFTER,
+        },
     )
 
 
 async def resume(c: Connection, providers: Sequence[str]) -> None:
-    """They took something: end their pauses."""
-    await c.execute("DELETE FROM provider_pauses WHERE provider = ANY(%s)", (list(providers),))
+    """They took something: end their pauses.
+
+    One that lasts longer than a probe stands: it was reported of messages that had been taken, so that others are taken
+    proves nothing. It ends with its own probe.
+    """
+    await c.execute(
+        "DELETE FROM provider_pauses WHERE provider = ANY(%s) AND paused_until <= clock_timestamp() + %s",
+        (list(providers), PROBE_AFTER),
+    )
+
+
+async def that_carried(c: Connection, messages: Collection[UUID]) -> dict[tuple[UUID, int], str]:
+    """By message and attempt, through which provider it went."""
+    found = await rows(c, "SELECT message_id, n, provider FROM attempts WHERE message_id = ANY(%s)", (list(messages),))
+    return {(row["message_id"], row["n"]): row["provider"] for row in found}
 
 
 async def paused(c: Connection) -> list[Row]:

@@ -43,7 +43,10 @@ def create_app(app: App) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        keeping_up = asyncio.create_task(app.replies.keep_up())
         yield
+        keeping_up.cancel()
+        await asyncio.gather(keeping_up, return_exceptions=True)
         await api.state.keys.close()
 
     api = FastAPI(

@@ -16,7 +16,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from notifier.dispatch.feedback import Feedback
-from notifier.dispatch.replies import Replies, Reply
+from notifier.dispatch.kept_replies import KEPT, KeptReplies
+from notifier.dispatch.replies import Reply
 from notifier.domain.tokens import Links
 from notifier.settings import Settings
 from notifier_channels.addresses import InvalidAddress, PhoneNumber
@@ -29,7 +30,7 @@ SIGNATURE = "X-Twilio-Signature"
 AGAIN = {"Retry-After": "5"}
 
 
-def twilio_hooks(settings: Settings, links: Links, feedback: Feedback, replies: Replies) -> APIRouter:
+def twilio_hooks(settings: Settings, links: Links, feedback: Feedback, replies: KeptReplies) -> APIRouter:
     """The routes that exist where text messages are set up."""
     tokens = tuple(token.get_secret_value() for token in settings.twilio_auth_tokens or ())
     desk = Desk(tokens, settings.public_url.rstrip("/"), settings.twilio_answers_keywords, links, feedback, replies)
@@ -48,7 +49,7 @@ class Desk:
     twilio_answers: bool
     links: Links
     feedback: Feedback
-    replies: Replies
+    replies: KeptReplies
 
     async def status(self, request: Request, token: str) -> Response:
         """How one attempt fares: 204 once it is kept, also for a message that is no longer here."""
@@ -59,10 +60,7 @@ class Desk:
         if reference is None:
             return Response(status_code=404)
         reports = webhooks.status(form, (reference.message, reference.attempt), datetime.now(UTC))
-        try:
-            await self.feedback(reports)
-        except psycopg.Error:
-            return Response(status_code=503, headers=AGAIN)
+        await self.feedback(reports)  # without a database the edge answers 503, and Twilio comes again
         return Response(status_code=204)
 
     async def inbound(self, request: Request) -> Response:
@@ -75,8 +73,12 @@ class Desk:
             return _twiml(None)
         try:
             return _twiml(await self.replies(reply))
-        except psycopg.Error as error:
-            log.error("reply.not_saved", error=type(error).__name__)
+        except (psycopg.Error, OSError) as error:
+            log.error(
+                "reply.not_saved",
+                error=type(error).__name__,
+                kept=reply.said in KEPT and isinstance(error, psycopg.Error),
+            )
             return Response(status_code=503, headers=AGAIN)
 
     def _reply(self, form: webhooks.Form) -> Reply | None:

@@ -24,8 +24,9 @@ from notifier.limits import Limits
 from notifier.providers import providers_of
 from notifier.rendering import Templates, bundled_directory
 from notifier.settings import Settings
-from notifier.store import consent, orphans
+from notifier.store import consent, orphans, providers
 from notifier.store.database import AWAY, Database
+from notifier.store.providers import Pause
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -212,6 +213,24 @@ async def test_a_misconfigured_provider_is_paused_then_tried_with_one_message_an
         await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
         await world.execute("UPDATE provider_pauses SET paused_until = now()")
         broken.script = take
+        await deliver(())
+    assert {state for state, _ in await world.states(ids)} == {"accepted"}
+    assert await world.one("SELECT count(*) FROM provider_pauses") == 0
+
+
+async def test_a_pause_that_was_reported_outlasts_what_is_taken_meanwhile_and_ends_with_its_own_probe(world):
+    ids = await world.queue(await world.people(3))
+    provider = Scripted(take)
+    reported = Pause(provider.name, "30034", "reported", timedelta(minutes=10))
+    async with world.worker(provider, batch_size=1) as deliver:
+        async with world.database.connection() as c:
+            await providers.pause(c, reported)
+            await providers.resume(c, [provider.name])
+            await providers.pause(c, Pause(provider.name, "535", "refused", retry.PROBE_AFTER))
+        await deliver(())
+        assert provider.sent == []
+        assert await world.one("SELECT paused_until > now() + interval '9 minutes' FROM provider_pauses")
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
         await deliver(())
     assert {state for state, _ in await world.states(ids)} == {"accepted"}
     assert await world.one("SELECT count(*) FROM provider_pauses") == 0

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
 
+import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from notifier.dispatch.kept_replies import KeptReplies
+from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.replies import Replies, Reply
 from notifier.domain.answers import ANSWERS, answer
 from notifier.domain.consent import judge
@@ -16,6 +23,7 @@ from notifier.store.consent import NewEvent
 from notifier.store.database import Database
 from notifier_channels.addresses import PhoneNumber
 from notifier_channels.contract import Channel
+from notifier_channels.sms import segments
 from notifier_channels.sms.keywords import Keyword
 from tests.servers.town import HASHER, TOPICS, Town
 
@@ -117,6 +125,50 @@ async def test_start_opts_nobody_in_and_leaves_other_refusals_alone(replies, tow
     await replies(reply(Keyword.STOP))
     await replies(reply(Keyword.START))
     assert not await allowed(town, ann)
+
+
+async def refuses(town: Town, person, source: str) -> None:
+    async def say(c):
+        await recipients.lock(c, [person])
+        await withdraw(c, [Withdrawal(person, "all", Channel.SMS, source)], TOPICS)
+
+    await town.database.transact(say)
+
+
+async def test_a_start_ends_no_other_holders_own_no(replies, town):
+    ann, bob = await town.person(), await town.person()
+    for person in (ann, bob):
+        await town.phone(person, PHONE)
+    await refuses(town, bob, "preference_page")
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
+    await replies(reply(Keyword.STOP))
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
+    assert [line["granted"] for line in await town.ledger(bob)] == [False]
+
+
+async def test_who_says_no_for_themselves_after_a_stop_is_not_brought_back_by_a_start(replies, town):
+    ann, bob = await town.person(), await town.person()
+    for person in (ann, bob):
+        await town.phone(person, PHONE)
+    await replies(reply(Keyword.STOP))
+    await refuses(town, bob, "preference_page")
+    await refuses(town, bob, "preference_page")
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
+    assert [line["source"] for line in await town.ledger(bob)] == ["sms_keyword", "preference_page"]
+
+
+async def test_start_ends_an_opt_out_that_the_provider_knew_of(replies, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await refuses(town, ann, "provider")
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
 
 
 async def test_start_lifts_a_stop_that_a_topic_has_overruled_meanwhile(replies, town):
@@ -222,10 +274,113 @@ async def test_what_came_in_is_forgotten_after_a_week(replies, town, database):
         assert await inbound.forget(c) == 1
 
 
+# While the database is away -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Wire:
+    """The use case behind a line to the database that can be cut."""
+
+    replies: Replies
+    is_cut: bool = False
+
+    async def __call__(self, reply: Reply) -> str | None:
+        if self.is_cut:
+            raise psycopg.OperationalError("the line is cut")
+        return await self.replies(reply)
+
+
+@pytest.fixture
+def wire(replies) -> Wire:
+    return Wire(replies)
+
+
+@pytest.fixture
+def kept(wire, tmp_path) -> KeptReplies:
+    return KeptReplies(wire, tmp_path / "replies")
+
+
+async def in_an_outage(wire: Wire, kept: KeptReplies, *said: Reply) -> None:
+    wire.is_cut = True
+    for one in said:
+        with pytest.raises(psycopg.OperationalError):
+            await kept(one)
+    wire.is_cut = False
+
+
+async def test_a_stop_outlives_an_outage_in_a_file_of_its_owners(kept, wire, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    stop = reply(Keyword.STOP, "stop it \0 \ud800")
+    await in_an_outage(wire, kept, stop, stop)
+    [file] = kept.directory.iterdir()
+    assert (file.stat().st_mode & 0o777, kept.directory.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert await allowed(town, ann)
+    await kept.catch_up()
+    assert not await allowed(town, ann)
+    [line] = await town.ledger()
+    assert line["evidence"]["received_at"] == stop.received_at.isoformat()
+    assert list(kept.directory.iterdir()) == []
+
+
+async def test_the_last_word_said_in_and_after_an_outage_is_the_last_one(kept, wire, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    said = [reply(one) for one in (Keyword.STOP, Keyword.START, Keyword.STOP)]
+    await in_an_outage(wire, kept, *said)
+    await kept.catch_up()
+    assert [line["granted"] for line in await town.ledger()] == [False, True, False]
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    assert await kept(reply(Keyword.START))
+    assert await allowed(town, ann)
+    await kept.catch_up()
+    assert await allowed(town, ann)
+
+
+async def test_a_message_that_comes_again_after_an_outage_is_answered_once(kept, wire):
+    stop = reply(Keyword.STOP)
+    await in_an_outage(wire, kept, stop)
+    assert "no more text messages" in await kept(stop)
+    assert list(kept.directory.iterdir()) == []
+    assert await kept(stop) is None
+
+
+async def test_what_changes_nothing_is_not_kept(kept, wire):
+    await in_an_outage(wire, kept, reply(Keyword.NONE, "see you at the bus stop"), reply(Keyword.HELP))
+    assert not kept.directory.exists()
+
+
+async def test_one_file_that_cannot_be_read_holds_up_no_other(kept, wire, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    (kept.directory / "a.json").write_text("{")
+    with capture_logs() as logs:
+        await kept.catch_up()
+        await kept.catch_up()
+    assert [path.name for path in kept.directory.iterdir()] == ["a.broken"]
+    assert not await allowed(town, ann)
+    assert [one["event"] for one in logs] == ["reply.not_caught_up", "reply.caught_up"]
+
+
+async def test_what_was_kept_waits_until_the_database_is_back(kept, wire, town):
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    wire.is_cut = True
+    with pytest.raises(psycopg.OperationalError):
+        await kept.catch_up()
+    assert len(list(kept.directory.iterdir())) == 1
+
+
 @pytest.mark.parametrize("language", ANSWERS)
 @pytest.mark.parametrize("said", [Keyword.STOP, Keyword.START, Keyword.HELP])
 def test_every_answer_names_the_sender_and_the_way_on(language, said):
     text = answer(said, [language], sender="Acme", contact="help@acme.test") or ""
     assert text.startswith("Acme")
     assert {Keyword.STOP: "START", Keyword.START: "STOP", Keyword.HELP: "help@acme.test"}[said] in text
-    assert len(text) <= 160
+    assert segments.count(text).segments == 1
+    assert segments.count(answer(said, [language], sender="Acme Shoes", contact="help@acme.test") or "").segments == 1
+
+
+def test_there_is_an_answer_in_every_language_in_which_stop_is_heard():
+    path = resources.files("notifier_channels.sms").joinpath("keywords.toml")
+    assert set(ANSWERS) == set(tomllib.loads(path.read_text("utf-8"))["stop"])

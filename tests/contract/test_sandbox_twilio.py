@@ -73,9 +73,12 @@ async def town(*, answers_keywords: bool = True) -> AsyncIterator[tuple[Notifier
             yield notifier, stand_in
 
 
-async def write(notifier: Notifier, stand_in: StandIn, number: str = ANN, sender: str = SENDER) -> Text:
+async def write(
+    notifier: Notifier, stand_in: StandIn, number: str = ANN, sender: str = SENDER, overrides: str = "#rc=5&rp=all"
+) -> Text:
     provider = provider_at(stand_in.url, sender)
-    await sent(provider, [text_to(number, callback_url=f"{notifier.url}/hooks/twilio/status?ref=a.b")], Notebook())
+    url = f"{notifier.url}/hooks/twilio/status?ref=a.b{overrides}"
+    await sent(provider, [text_to(number, callback_url=url)], Notebook())
     await provider.close()
     return next(iter(stand_in.texts))
 
@@ -102,12 +105,26 @@ async def test_a_callback_is_repeated_until_it_is_taken_and_the_next_one_waits()
     assert text.told[0] == "sent"
 
 
-async def test_a_callback_that_is_refused_is_not_repeated():
+@pytest.mark.parametrize(
+    ("overrides", "script", "told", "count"),
+    [
+        ("", [503], 1, "gave_up"),  # by default it comes again only when nobody could be reached
+        ("", [404], 1, "refused"),
+        ("#rc=5", [503], 1, "gave_up"),
+        ("#rp=5xx", [503] * 9, 2, "gave_up"),
+        ("#rc=2&rp=4xx,ct", [404] * 9, 3, "refused"),
+        ("#rc=2&rp=4xx,ct", [500] * 9, 1, "gave_up"),
+        ("#rc=99&rp=all", [500] * 6, 6, "gave_up"),
+        ("#rc=x&rp=what", [500] * 6, 1, "gave_up"),
+    ],
+)
+async def test_a_callback_comes_again_only_as_the_fragment_of_its_url_says(overrides, script, told, count):
     async with town() as (notifier, stand_in):
-        notifier.script = [403]
-        await write(notifier, stand_in)
-        assert await notifier.heard(lambda statuses: "delivered" in statuses) == ["sent", "delivered"]
-    assert stand_in.callbacks.counts["refused"] == 1
+        notifier.script = [*script[:told]]
+        await write(notifier, stand_in, overrides=overrides)
+        heard = await notifier.heard(lambda statuses: "delivered" in statuses)
+    assert heard == ["sent"] * told + ["delivered"]
+    assert stand_in.callbacks.counts[count] == 1
 
 
 async def test_it_reports_to_notifier_and_to_nobody_else():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from datetime import timedelta
 from hashlib import sha256
 from urllib.parse import urlencode
 
 import pytest
+from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from notifier_channels.contract import Channel
@@ -49,7 +52,9 @@ async def call(service: Service, path: str, fields: dict[str, str], *, token: st
 def status_path(service: Service, message, attempt: int = 1) -> str:
     url = service.app.links.report_url(Channel.SMS, message, attempt)
     assert url.startswith(PUBLIC)
-    return url.removeprefix(PUBLIC)
+    path, _, overrides = url.removeprefix(PUBLIC).partition("#")  # Twilio neither sends nor signs the fragment
+    assert overrides == "rc=5&rp=all"
+    return path
 
 
 def said(text: str, sid: str = "SM1", **more: str) -> dict[str, str]:
@@ -101,6 +106,56 @@ async def test_a_number_that_is_not_there_is_suppressed_and_an_unreachable_one_i
     other = await service.town.message((await a_person(service)), "orders", "accepted", "sms")
     await call(service, status_path(service, other), fares("undelivered", "SM2", ErrorCode="30005"))
     assert await service.town.rows("SELECT reason FROM suppressions") == [{"reason": "hard_bounce"}]
+
+
+async def bounces(service: Service, person, code: str, sid: str):
+    message = await service.town.message(person, "orders", "accepted", "sms")
+    assert (await call(service, status_path(service, message), fares("undelivered", sid, ErrorCode=code))).status == 204
+    return message
+
+
+@pytest.mark.parametrize("code", ["30003", "30004"])
+async def test_a_phone_that_is_unreachable_again_and_again_is_suppressed(service, code):
+    ann, message = await a_text(service)
+    for number in range(9):
+        await bounces(service, ann, code, f"SM1{number}")
+    await call(service, status_path(service, message), fares("delivered", "SM2"))
+    for number in range(9):
+        await bounces(service, ann, code, f"SM3{number}")
+    assert await service.town.rows("SELECT 1 FROM suppressions") == []
+    await bounces(service, ann, code, "SM4")
+    [found] = await service.town.rows("SELECT reason, evidence FROM suppressions")
+    assert (found["reason"], found["evidence"]["bounces"]) == ("hard_bounce", "10")
+
+
+@pytest.mark.parametrize("code", ["30002", "30032", "30034"])
+async def test_what_our_account_or_sender_may_not_do_pauses_it_and_tells_a_person(service, code):
+    ann, _ = await a_text(service)
+    with capture_logs() as logs:
+        message = await bounces(service, ann, code, "SM1")
+    assert await service.town.state(message) == "bounced"
+    [pause] = await service.town.rows("SELECT provider, code, paused_until - now() AS left FROM provider_pauses")
+    assert (pause["provider"], pause["code"]) == ("smtp", code)  # what the attempt was made with
+    assert timedelta(minutes=9) < pause["left"] <= timedelta(minutes=10)
+    assert [(one["event"], one["log_level"], one["code"]) for one in logs] == [("provider.paused", "error", code)]
+    assert await service.town.rows("SELECT 1 FROM suppressions") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "event", "level"),
+    [
+        ("30007", "report.filtered", "error"),
+        ("30022", "report.too_fast", "warning"),
+        ("30023", "report.too_fast", "warning"),
+    ],
+)
+async def test_what_a_carrier_holds_against_us_is_told_and_stops_nothing(service, code, event, level):
+    ann, _ = await a_text(service)
+    with capture_logs() as logs:
+        await bounces(service, ann, code, "SM1")
+    assert [(one["event"], one["log_level"], one["code"]) for one in logs] == [(event, level, code)]
+    assert PHONE not in str(logs)
+    assert await service.town.rows("SELECT 1 FROM suppressions UNION ALL SELECT 1 FROM provider_pauses") == []
 
 
 async def a_person(service: Service):
@@ -234,11 +289,37 @@ async def test_what_comes_from_no_number_is_left_alone(service):
 
 
 async def test_without_a_database_nothing_is_said_to_be_done(service):
-    await a_text(service)
+    _, message = await a_text(service)
     await service.app.database.close()
-    for path, fields in (("/hooks/twilio/inbound", said("STOP")),):
-        answer = await call(service, path, fields)
+    for path, fields, event in (
+        ("/hooks/twilio/inbound", said("STOP"), "reply.not_saved"),
+        (status_path(service, message), fares("delivered"), "api.database_away"),
+    ):
+        with capture_logs() as logs:
+            answer = await call(service, path, fields)
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert event in [one["event"] for one in logs]
+
+
+async def test_a_stop_that_could_not_be_saved_is_in_the_ledger_once_the_database_is_back(database_url, tmp_path):
+    changes = {"public_url": PUBLIC, "twilio_account_sid": SID, "twilio_auth_tokens": NEW, "twilio_sender": OURS}
+    async with running(database_url, tmp_path, **changes) as service:
+        ann, _ = await a_text(service)
+        await service.app.database.close()
+        for text in ("Stop please", "see you at the bus stop"):
+            answer = await call(service, "/hooks/twilio/inbound", said(text, f"SM{len(text)}"))
+            assert answer.status == 503
+        assert len(list((tmp_path / "replies").iterdir())) == 1
+    async with running(database_url, tmp_path, **changes) as service, asyncio.timeout(20):
+        while not (lines := await service.town.ledger(ann)):
+            await asyncio.sleep(0.01)
+    assert [(line["granted"], line["evidence"]["wording"]) for line in lines] == [(False, "Stop please")]
+
+
+async def test_a_stop_is_heard_with_what_a_database_cannot_hold(service):
+    ann, _ = await a_text(service)
+    assert (await call(service, "/hooks/twilio/inbound", said("STOP\0"))).status == 200
+    assert [line["evidence"]["wording"] for line in await service.town.ledger(ann)] == ["STOP?"]
 
 
 async def test_without_twilio_there_are_no_such_routes(database_url, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from notifier.sandbox.numbers import NUMBERS
 from notifier_channels.contract import (
+    Alarm,
     Ambiguous,
     BadAddress,
     Misconfigured,
@@ -19,7 +20,19 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from notifier_channels.sms.codes import CREATE, DEAD, LONGEST_WAIT, is_dead, may_be_ours, opted_out, outcome
+from notifier_channels.sms.codes import (
+    ALARMS,
+    CREATE,
+    DEAD,
+    LONGEST_WAIT,
+    UNREACHABLE,
+    alarm,
+    is_dead,
+    may_be_ours,
+    opted_out,
+    outcome,
+    strike,
+)
 
 DOCS = Path(__file__).parents[2] / "docs/reference"
 
@@ -112,6 +125,28 @@ def test_reports_kill_a_number_only_when_it_can_never_read_a_text():
     assert not any(is_dead(code) for code in (None, 0, 30003, 30004, 30007, 30008, 30036, 21610, 21408))
 
 
+def test_reports_that_speak_of_the_sender_or_prove_nothing_hold_nothing_against_a_number_at_once():
+    assert {code for code in range(20_000, 64_000) if strike(code)} == {30003, 30004}
+    alarms = {code: alarm(code) for code in range(20_000, 64_000) if alarm(code)}
+    assert alarms == {
+        **dict.fromkeys((30002, 30032, 30034), Alarm.REFUSED),
+        30007: Alarm.FILTERED,
+        **dict.fromkeys((30022, 30023), Alarm.TOO_FAST),
+    }
+    assert not DEAD & {30003, 30004, *alarms}
+    assert strike(None) is alarm(None) is None
+
+
+def test_the_page_lists_what_reports_lead_to():
+    page = (DOCS / "twilio.md").read_text()
+    section = page.partition("## What a report means")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ((?:`\d{5}`(?:, )?)+) \| (\w[\w ]*)", section, re.MULTILINE)
+    shown = {int(code): what for codes, what in rows for code in re.findall(r"\d{5}", codes)}
+    expected = dict.fromkeys(DEAD, "suppressed") | dict.fromkeys(UNREACHABLE, "counted") | {21610: "an opt"}
+    words = {Alarm.REFUSED: "paused", Alarm.FILTERED: "told", Alarm.TOO_FAST: "told"}
+    assert shown == {**expected, **{code: words[one] for code, one in ALARMS.items()}}
+
+
 def test_only_a_stop_is_an_opt_out():
     assert [code for code in range(20_000, 31_000) if opted_out(code)] == [21610]
 
@@ -125,8 +160,6 @@ def test_the_page_lists_the_whole_table():
         wait = str(int(told.retry_after.total_seconds())) if isinstance(told, RateLimited) else ""
         expected.append((str(code), detail, type(told).__name__, wait))
     assert rows == expected
-    (dead,) = re.findall(r"^With (.+?) nobody is there", page, re.MULTILINE)
-    assert set(re.findall(r"\d{5}", dead)) == {str(code) for code in DEAD}
 
 
 def test_the_page_lists_every_magic_number():

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier_channels.sms.keywords import _ROLES, TWILIOS, Keyword, is_twilios, read
+from notifier_channels.sms.keywords import _ROLES, TWILIOS, Keyword, Role, is_twilios, read
 
-PHRASES = {" ".join(words): role for words, role in _ROLES.items() if isinstance(role, Keyword)}
+KEYWORDS = {role: role for role in Keyword} | {Role.ENDS: Keyword.STOP}
+PHRASES = {" ".join(words): KEYWORDS[role] for words, role in _ROLES.items() if role in KEYWORDS}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,38 @@ PHRASES = {" ".join(words): role for words, role in _ROLES.items() if isinstance
         *("afmelden", "uitschrijven", "geen sms meer", "stop ermee", "schrijf me uit aub"),
         *("إلغاء الاشتراك", "الغاء الاشتراك", "توقف", "إيقاف", "قِفْ", "لا ترسلوا رسائل"),
         *("הסר", "הסירו אותי", "עצור", "תפסיקו בבקשה"),
+        *(
+            "Yes stop",
+            "I said stop",
+            "Stop, you have the wrong number",
+            "STOP and delete my data",
+            "I would like to unsubscribe",
+            "I'd like to opt out please",
+            "how can I unsubscribe",
+            "How do I unsubscribe?",
+            "never text me again",
+            "Do not ever text me again!",
+            "Who is this? Stop texting me",
+            "cancel now",
+        ),
+        *(
+            "STOP\n\nSent from my iPhone",
+            "stop please\r\n-- \r\nAnn Miller, Example Ltd",
+            "Stop\n\nGet Outlook for iOS",
+            "Abmelden\n\nVon meinem iPhone gesendet",
+            "arrêt\nEnvoyé de mon iPhone",
+            "baja\nEnviado desde mi iPhone",
+            "stop\n________________________________\nFrom: Acme\nYour parcel is here",
+        ),
+        # The carriers' words with what messages are called; and what can be read both ways.
+        *(
+            "cancel these texts",
+            "end all messages please",
+            "remove my number",
+            "fim de mensagens",
+            "cancelar sms ahora",
+        ),
+        *("cancel all", "plus de messages", "stop it", "end end", "cancel help", "chega de mensagens", "quit that"),
         *("ＳＴＯＰ", "stop\u200b", "🛑stop🛑", "stop help", "help me stop these messages"),
     ],
 )
@@ -122,6 +155,18 @@ def test_any_reasonable_wording_of_stop_is_one(body: str):
             "one more stop then home",
             "stopwatch",
         ),
+        *(
+            "cancel it",
+            "remove that",
+            "the end",
+            "from end to end",
+            "end this",
+            "can you cancel it",
+            "I want to cancel",
+        ),
+        *("chega", "chega agora?", "salir ahora?", "sair agora", "à la fin", "the end.\nSent from my iPhone"),
+        *("yes please", "I said yes", "Sent from my iPhone", "wrong number", "delete my data", "see you\n--\nstop"),
+        *("I would like to start", "can you help", "how can I get help", "cancel it please, who is this"),
         *("nicht stoppen", "das Ende vom Lied", "Haltestelle", "ne pas arrêter", "en fin de semaine", "fin du mois"),
         *("voy a la baja temporada", "no cancelar", "fine settimana", "ik kom aan het einde", "start stoppen niet"),
     ],
@@ -206,6 +251,40 @@ def test_a_keyword_within_an_unrelated_sentence_is_none(phrase: str, before: lis
 def test_a_keyword_within_a_word_is_not_read_out_of_it(phrase: str, more: str):
     assert read(phrase + more) is Keyword.NONE
     assert read(more + phrase) is Keyword.NONE
+
+
+# What people answer to messages that are no advertising: with small words, courtesies and dates, and a carriers' word.
+HARMLESS = [
+    *(
+        "yes please",
+        "no thanks",
+        "ok",
+        "who is this?",
+        "wrong number",
+        "thank you",
+        "sí gracias",
+        "oui merci",
+        "ja bitte",
+    ),
+    *("when do you start", "don't stop", "the bus stop", "at the end", "the end", "from end to end", "end this now"),
+    *("cancel it", "cancel my order", "remove that", "remove the sofa", "I want to cancel", "can you end it"),
+    *("chega agora?", "salir ahora?", "sair agora", "o fim da rua", "en fin de semaine", "das Ende", "la fin"),
+    *("please call me", "I never stop", "my number is 5", "delete my data", "can you help me with it", "see you now"),
+]
+courtesies = st.sampled_from(["", "please", "Hi,", "thanks", "yes", "ok", "bitte", "merci", "🙂"])
+
+
+@given(st.lists(st.tuples(courtesies, st.sampled_from(HARMLESS)), min_size=1, max_size=4), courtesies, casing, width)
+def test_no_sentence_made_of_harmless_ones_is_a_stop(parts: list[tuple[str, str]], last: str, case, form):
+    body = ". ".join([*(f"{before} {sentence}" for before, sentence in parts), last])
+    assert read(form(case(body))) is Keyword.NONE
+
+
+@given(
+    st.sampled_from(sorted(PHRASES)), st.sampled_from(["Sent from my iPhone", "-- \nAnn", "Get Outlook for Android"])
+)
+def test_what_a_mail_program_signs_changes_no_verdict(phrase: str, signature: str):
+    assert read(f"{phrase}\n\n{signature}") is PHRASES[phrase]
 
 
 @given(st.text(max_size=300))

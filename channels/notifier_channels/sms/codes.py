@@ -1,8 +1,17 @@
 """What Twilio's codes mean: of a request to create a message one outcome, of a later report whether anybody is there.
 
-Source: Twilio's error and warning dictionary on its pages for developers, read in November 2026. Twilio asks not to
-program on single codes because it splits and adds some (changelog of 10 July 2024). So the HTTP status decides first,
-the table only tells cases of one status apart, and an unknown code fails its message and nothing else.
+Twilio asks not to program on single codes because it splits and adds some (changelog of 10 July 2024). So the HTTP
+status decides first, the table only tells cases of one status apart, and an unknown code fails its message and nothing
+else.
+
+Where each row comes from:
+
+- Twilio's own page of the code in its dictionary of errors, in a stored copy, read in November 2026: 20003,
+  20005, 20403, 21214 (it speaks of calls alone), 21265, 21603, 21604, 21606, 21608, 21609, 21611, 21617, 21635, 21659,
+  21660, 21701, 21705, 30001, 30002, 30003, 30006, 30022, 63038.
+- Our notes on Twilio's error dictionary, of 2026, not held against the page again: 20404, 20429, 20500, 21211, 21408,
+  21610, 21612, 21614, 21619, 21703, 30004, 30005, 30007, 30023, 30032, 30034.
+- Not read: 20006 and 21704, from general knowledge; 21212, only as others quote its message.
 """
 
 from __future__ import annotations
@@ -12,6 +21,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from notifier_channels.contract import (
+    Alarm,
     Ambiguous,
     BadAddress,
     Misconfigured,
@@ -19,6 +29,7 @@ from notifier_channels.contract import (
     Outcome,
     RateLimited,
     Rejected,
+    Strike,
 )
 
 DEFAULT_WAIT = timedelta(seconds=1)
@@ -38,7 +49,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     20003: (Misconfigured, "the credentials were refused"),
     20005: (Misconfigured, "the account is not active"),
     20006: (Misconfigured, "access was denied"),
-    20403: (Misconfigured, "access was denied"),
+    20403: (Misconfigured, "403 Forbidden: mostly the account is suspended or closed"),
     20404: (Misconfigured, "no such account"),
     20429: (_later(DEFAULT_WAIT), "too many requests"),
     20500: (Ambiguous, "an internal error"),
@@ -62,7 +73,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     21659: (Rejected, "the sender is no number of Twilio's, or none for this country"),
     21660: (Misconfigured, "the sender belongs to another account"),
     21661: (Rejected, "the sender cannot send text messages"),
-    21701: (Misconfigured, "no such Messaging Service"),
+    21701: (Misconfigured, "no such Messaging Service, or it is another account's"),
     21703: (Rejected, "the Messaging Service has no sender for this recipient"),
     21704: (Misconfigured, "the Messaging Service has no sender"),
     21705: (Misconfigured, "the Messaging Service is not valid"),
@@ -72,7 +83,7 @@ CREATE: Mapping[int, tuple[Verdict, str]] = {
     30023: (_later(LONGEST_WAIT), "the brand's daily cap at the carrier is reached"),
     30032: (Misconfigured, "the toll-free number is not verified"),
     30034: (Misconfigured, "the number belongs to no registered campaign"),
-    63038: (_later(LONGEST_WAIT), "the account's daily limit is reached"),
+    63038: (_later(LONGEST_WAIT), "the account's limit for 24 hours, which roll, is reached"),
 }
 
 OURS = frozenset({401, 403, 404, 405, 407})  #: credentials, account or address of the API: the same for every message
@@ -83,6 +94,15 @@ MAYBE_OURS = frozenset(
 
 DEAD = frozenset({21211, 21214, 21614, 21635, 30005, 30006})  #: unknown or inactive, or a landline
 OPTED_OUT = frozenset({21610})
+UNREACHABLE = frozenset({30003, 30004})  #: off, away or blocked: enough of them in a row, and nobody is there
+ALARMS: Mapping[int, Alarm] = {  #: of reports: these come after Twilio took the message
+    30002: Alarm.REFUSED,  # the account was suspended meanwhile
+    30032: Alarm.REFUSED,  # toll-free number not verified
+    30034: Alarm.REFUSED,  # number of no registered campaign
+    30007: Alarm.FILTERED,
+    30022: Alarm.TOO_FAST,  # the campaign's rate
+    30023: Alarm.TOO_FAST,  # the brand's daily cap
+}
 
 
 def outcome(status: int, code: int | None = None, retry_after: str | None = None) -> Outcome:
@@ -111,6 +131,16 @@ def may_be_ours(refusal: Outcome) -> bool:
 def is_dead(code: int | None) -> bool:
     """Nobody is at the number, or nobody who can read text messages."""
     return code in DEAD
+
+
+def strike(code: int | None) -> Strike | None:
+    """What the report of a bounce holds against the number, without proving anything."""
+    return Strike.UNREACHABLE if code in UNREACHABLE else None
+
+
+def alarm(code: int | None) -> Alarm | None:
+    """What the report of a bounce says of our account or sender."""
+    return None if code is None else ALARMS.get(code)
 
 
 def opted_out(code: int | None) -> bool:

@@ -1,21 +1,28 @@
 """What a person says by replying to a text message: stop, start, help, or nothing that concerns us.
 
 The rule: the body is a keyword when all its words are. A word counts as part of a keyword's phrase, as politeness, or
-(for stop only) as what is to be stopped: "Stop sending me messages please". One word of anything else, and it is a
-sentence about something else: "bus stop", "when do you start", "don't stop". Case, accents, punctuation, emoji and the
-width of letters do not matter. Whoever says stop and something else of ours has said stop. The words stand in
-`keywords.toml`.
+(for stop only) as what is to be stopped, or why: "Yes, stop sending me messages please, you have the wrong number". One
+word of anything else, and it is a sentence about something else: "bus stop", "when do you start", "don't stop". Case,
+accents, punctuation, emoji and the width of letters do not matter, nor does what a mail program signs below. Whoever
+says stop and something else of ours has said stop.
+
+Some of the carriers' words say more than one thing: "cancel" and "end" are a stop alone, or with what messages are
+called, but not in "cancel it" and "the end". What can be read both ways even so is a stop, such as "cancel all" and
+"plus de messages": who is not heard is written to against their will, and who was heard wrongly can text START.
+
+The words stand in `keywords.toml`.
 
 `YES` lifts an opt-out at Twilio, but is mostly an answer to a question. Messages start again only when Twilio says that
 it read it so (`OptOutType`), or by a word that can mean nothing else: a stop must not be lost by accident.
 
 Sources, read in November 2026: 47 CFR 64.1200(a)(10) (stop, quit, end, revoke, opt out, cancel, unsubscribe, and any
 other words that a reasonable person would understand), the CTIA's Messaging Principles and Best Practices, and Twilio's
-"Advanced Opt-Out" for its own words.
+"Advanced Opt-Out" for its own words. The other languages' words come from general knowledge.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 import unicodedata
 from collections.abc import Iterator
@@ -32,6 +39,16 @@ class Keyword(StrEnum):
     NONE = "none"
 
 
+class Role(StrEnum):
+    """What a phrase is that is no keyword, or not always. The values are the lists in `keywords.toml`."""
+
+    ENDS = "ends"  #: a stop, but for what stands beside it
+    MESSAGES = "messages"  #: what is to be stopped
+    BESIDE = "beside"  #: says nothing without a stop
+    NOW = "now"
+    POLITE = "polite"
+
+
 TWILIOS = frozenset(
     {"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT"}
     | {"START", "YES", "UNSTOP"}
@@ -44,17 +61,15 @@ def read(body: str, opt_out_type: str | None = None) -> Keyword:
     told = (opt_out_type or "").strip().lower()
     if told in {Keyword.STOP, Keyword.START, Keyword.HELP}:
         return Keyword(told)
-    said: set[Keyword] = set()
-    has_object = False
-    for role in _roles(words_of(body)):
-        if role is None:
-            return Keyword.NONE
-        has_object = has_object or role == "object"
-        if isinstance(role, Keyword):
-            said.add(role)
-    if Keyword.STOP in said:
+    roles = set(_roles(words_of(_unsigned(body))))
+    if None in roles:
+        return Keyword.NONE
+    is_of_messages = Role.MESSAGES in roles or not roles & {Role.BESIDE, Role.NOW}
+    if Keyword.STOP in roles or (Role.ENDS in roles and is_of_messages):
         return Keyword.STOP
-    return said.pop() if len(said) == 1 and not has_object else Keyword.NONE
+    said = [role for role in roles if isinstance(role, Keyword)]
+    is_plain = not roles & {Role.ENDS, Role.MESSAGES, Role.BESIDE}
+    return said[0] if len(said) == 1 and is_plain else Keyword.NONE
 
 
 def is_twilios(body: str) -> bool:
@@ -70,12 +85,18 @@ def words_of(text: str) -> tuple[str, ...]:
     return ("".join(words),) if len(words) > 2 and all(len(word) == 1 for word in words) else words
 
 
+def _unsigned(body: str) -> str:
+    """The body without what a mail or message program has put below it. A signature alone stays."""
+    said, *signature = _SIGNATURE.split(body, maxsplit=1)
+    return said if signature and words_of(said) else body
+
+
 def _gap(character: str) -> str:
     """Accents, apostrophes and invisible characters vanish; everything else parts words."""
     return "" if unicodedata.category(character) in {"Mn", "Cf"} or character in "'\u2019\u02bc`\u00b4" else " "
 
 
-def _roles(words: tuple[str, ...]) -> Iterator[Keyword | str | None]:
+def _roles(words: tuple[str, ...]) -> Iterator[Keyword | Role | None]:
     """What each word or phrase is, the longest phrase first; None for what is none of ours."""
     at = 0
     while at < len(words):
@@ -90,19 +111,18 @@ def _roles(words: tuple[str, ...]) -> Iterator[Keyword | str | None]:
         at += length
 
 
-def _table() -> dict[tuple[str, ...], Keyword | str]:
+def _table() -> dict[tuple[str, ...], Keyword | Role]:
     """Every phrase and what it is. What means several things is the one that is read last: stop above all."""
     text = resources.files(__package__).joinpath("keywords.toml").read_text("utf-8")
     lists: dict[str, dict[str, list[str]]] = tomllib.loads(text)
-    roles: dict[str, Keyword | str] = {
-        "objects": "object",
-        "polite": "polite",
-        "help": Keyword.HELP,
-        "start": Keyword.START,
-        "stop": Keyword.STOP,
-    }
-    return {words_of(one): role for name, role in roles.items() for ones in lists[name].values() for one in ones}
+    roles: tuple[Keyword | Role, ...] = (*reversed(Role), Keyword.HELP, Keyword.START, Keyword.STOP)
+    return {words_of(one): role for role in roles for ones in lists[role].values() for one in ones}
 
 
+_SIGNATURE = re.compile(
+    r"\n\s*(?:--\s*(?:\n|$)|_{5,}|(?:sent|get outlook|gesendet|diese nachricht wurde von|von meinem|envoyé|enviado"
+    r"|inviato|verzonden|verstuurd|أرسلت من|تم الإرسال من|נשלח מ)(?!\w))",
+    re.IGNORECASE,
+)
 _ROLES = _table()
 _LONGEST = max(map(len, _ROLES))

@@ -95,8 +95,11 @@ def status(form: Form, reference: tuple[MessageId, int], received_at: datetime) 
     code = _number(form.first("ErrorCode")) if kind is EventKind.BOUNCED else None
     occurred_at = _occurred_at(form.first("RawDlrDoneDate"), received_at)
     reason = (str(code) if code else word) if kind is EventKind.BOUNCED else None
-    is_dead = codes.is_dead(code)
-    events = [DeliveryEvent(message, kind, SOURCE, f"{sid}:{word}", occurred_at, attempt, reason, is_dead, sid)]
+    bounce = DeliveryEvent(
+        *(message, kind, SOURCE, f"{sid}:{word}", occurred_at, attempt, reason, codes.is_dead(code), sid),
+        *(codes.strike(code), codes.alarm(code)),
+    )
+    events = [bounce]
     if codes.opted_out(code):
         source_id = f"{sid}:{word}:opted_out"
         events.append(

@@ -7,7 +7,7 @@ down_revision = "0005"
 
 SCHEMA = """
 -- Of a bounce that proves nothing by itself (notifier_channels.contract.Strike): enough of them do.
-ALTER TABLE delivery_events ADD COLUMN strike text CHECK (strike IN ('domain', 'soft'));
+ALTER TABLE delivery_events ADD COLUMN strike text CHECK (strike IN ('domain', 'soft', 'unreachable'));
 
 -- A mail that has been acted on: a server that did not hear our answer sends it again. Kept 7 days, as a hash.
 CREATE TABLE inbound_mails (
