@@ -91,6 +91,7 @@ PHRASES = {" ".join(words): KEYWORDS[role] for words, role in _ROLES.items() if 
             "Do not ever text me again!",
             "Who is this? Stop texting me",
             "cancel now",
+            "End now!",
         ),
         *(
             "STOP\n\nSent from my iPhone",
