@@ -98,10 +98,11 @@ async def end(c: Connection, ended: Collection[Ended]) -> None:
 
 
 async def confirm(c: Connection, one: Confirmation, number: int) -> None:
-    """Its link, and every other one that asks this address the same, has done its work."""
+    """Its link, and every other one that still asks this address the same, has done its work."""
     await c.execute(
         "UPDATE confirmations SET confirmed_at = clock_timestamp(), number = %s"
-        " WHERE confirmed_at IS NULL AND address_hash = %s AND recipient_id = %s AND topic = %s AND channel = %s",
+        " WHERE expires_at > clock_timestamp() AND confirmed_at IS NULL"
+        " AND address_hash = %s AND recipient_id = %s AND topic = %s AND channel = %s",
         (number, one.address_hash, one.recipient, one.topic, str(one.channel)),
     )
 

@@ -316,6 +316,18 @@ async def test_a_no_to_something_else_or_of_before_ends_no_link(ann: Api) -> Non
     assert await allowed(ann)
 
 
+async def test_a_yes_does_not_rest_on_a_link_that_a_no_had_ended(ann: Api) -> None:
+    """Else who had asked for that one would be kept as part of a proof."""
+    old = await ask(ann)
+    await put_no(ann)
+    await a_day_passes(ann)
+    new = await ask(ann)
+    await press(ann, await link_of(ann, new))
+    assert (await press(ann, await link_of(ann, old))).status_code == 409
+    [row] = await ann.rows("SELECT id FROM confirmations WHERE number IS NOT NULL")
+    assert str(row["id"]) == new.json()["id"]
+
+
 async def test_confirming_uses_up_every_link_that_asks_the_same(ann: Api) -> None:
     old = await link_of(ann, await ask(ann))
     await a_day_passes(ann)
