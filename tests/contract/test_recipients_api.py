@@ -399,7 +399,10 @@ async def test_a_history_of_yes_and_no_is_kept_in_the_order_of_its_times(api: Ap
     events = await api.rows("SELECT occurred_at, granted, evidence, source FROM consent_events ORDER BY number")
     assert [one["occurred_at"] for one in events] == sorted(one["occurred_at"] for one in events)
     assert {one["source"] for one in events} == {"import"}
-    assert next(one["evidence"] for one in events if not one["granted"]) == {"form": "old"}
+    assert next(one["evidence"] for one in events if not one["granted"]) == {
+        "form": "old",
+        "actor": await the_key(api),
+    }
     assert (await allowed(api, "ann"), await allowed(api, "bob")) == (False, True)
 
 
@@ -419,7 +422,7 @@ async def test_a_table_may_carry_what_was_withdrawn(api: Api) -> None:
         ("marketing", "any"),
         ("topic:product-news", "email"),
     ]
-    assert said[0]["evidence"] == {"form": "centre"}
+    assert said[0]["evidence"] == {"form": "centre", "actor": await the_key(api)}
     assert not await allowed(api, "ann")
 
 
