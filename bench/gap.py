@@ -61,6 +61,8 @@ async def measure(count: int, clicks: int, at_once: int) -> dict[str, Any]:
                 "NOTIFIER_PUBLIC_URL": f"http://127.0.0.1:{PORT}",
                 "NOTIFIER_FCM_AT_ONCE": str(at_once),
                 "NOTIFIER_TWILIO_CONNECTIONS": "4",
+                "NOTIFIER_QUIET_HOURS": "none",
+                "NOTIFIER_MARKETING_CAPS": "none",
             }
             commands = [
                 ["worker", "--lane", "marketing"],
@@ -73,6 +75,8 @@ async def measure(count: int, clicks: int, at_once: int) -> dict[str, Any]:
                 town = Town(ground, world, mail.log, log)
                 found = {str(channel): await town.play(channel, count, clicks) for channel in Channel}
             late = await world.one(LATE)
+            if late:
+                raise SystemExit(f"{late} attempts are numbered after a no that covers them")
     return {"machine": machine(), "people": count, "attempts_numbered_after_a_no": late, **found}
 
 

@@ -2,8 +2,8 @@
 
 `python3 run.py bench vendors --messages 3000` prints one JSON object. For each vendor: the bare SDK in a loop, the
 SDK's own best (Twilio: as many requests at once as we have connections; FCM: its batch call of 500, over HTTP/2), and
-the service with one worker process; all over TLS, as in production. Rounds are interleaved and the median is taken: a
-machine is never quiet. What counts is what the sink took.
+the service with one worker process. All of them ask for the same, over TLS, as in production. Rounds are interleaved
+and the median is taken: a machine is never quiet. What counts is what the sink took.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psutil
 
@@ -31,13 +32,22 @@ from bench.deliver import figures, until
 from bench.stage import Stage, children, cpu_seconds, machine, stage
 from notifier.domain.messages import Lane
 from notifier.jobs import Jobs
-from notifier_channels.contract import Channel
+from notifier_channels.addresses import Device, DeviceKind
+from notifier_channels.contract import Channel, Outgoing, PushContent
+from notifier_channels.push.payload import message_of
 from tests.servers.certificates import Certificates
 from tests.world import TRANSACTIONAL, World
 
 SID, TOKEN, SENDER = "AC" + "0" * 32, "an-auth-token", "+4930123456"
 CONNECTIONS = 16  #: requests to Twilio at once
 TEXT = "Acme: your order A-1 is on its way. Follow it at https://shop.test/t/1"
+SAME = {
+    "from_": SENDER,
+    "body": TEXT,
+    "validity_period": 1800,
+    "smart_encoded": False,
+    "status_callback": f"https://n.test/hooks/twilio/status/v1.k1.{'a' * 26}.{'b' * 22}#rc=5&rp=all",
+}  #: what the service asks for, too
 RATE = "10000"  #: segments a second: more than anything here reaches
 WAITING = "SELECT EXISTS (SELECT 1 FROM messages WHERE due_at IS NOT NULL OR worker_id IS NOT NULL)"
 
@@ -191,7 +201,7 @@ def twilio_loop(far: Far) -> Run:
     async def loop(count: int) -> None:
         async with twilio_messages(far.secure) as messages:
             for number in range(count):
-                await messages.create_async(to=f"+49301{number:06}", from_=SENDER, body=TEXT)
+                await messages.create_async(to=f"+49301{number:06}", **SAME)
 
     return lambda count: clocked(count, far, loop(count))
 
@@ -203,7 +213,7 @@ def twilio_best(far: Far) -> Run:
 
             async def one(number: int) -> None:
                 async with gate:
-                    await messages.create_async(to=f"+49301{number:06}", from_=SENDER, body=TEXT)
+                    await messages.create_async(to=f"+49301{number:06}", **SAME)
 
             await asyncio.gather(*(one(number) for number in range(count)))
 
@@ -220,12 +230,14 @@ def fcm_app(far: Far) -> Any:
 
 
 def pushes(count: int) -> list[Any]:
-    from firebase_admin import messaging
+    """The same messages that the service sends: one lifetime and one way to replace on each platform."""
+    now, content = datetime.now(UTC), PushContent("On its way", TEXT, link="https://shop.test/t/1", is_urgent=True)
 
-    return [
-        messaging.Message(fid=f"device-{number:015}", notification=messaging.Notification("On its way", TEXT))
-        for number in range(count)
-    ]
+    def made(number: int) -> Outgoing[PushContent]:
+        device = Device(DeviceKind.FID, f"device-{number:015}")
+        return Outgoing(uuid4(), 1, device, content, now, now + timedelta(hours=1))
+
+    return [message_of(made(number), now) for number in range(count)]
 
 
 def fcm_loop(far: Far) -> Run:

@@ -22,6 +22,8 @@ def one_line(text: str) -> str:
 
 def visible(text: str) -> str:
     """Text without control characters and marks that disguise; its lines stay, without blanks at their ends."""
+    if text.isprintable():  # most texts are one line, and hold nothing of all that
+        return text.strip()
     shown = _CONTROLS.sub("", _LINE_ENDS.sub("\n", text).replace("\t", " "))
     return few_blank_lines(_TRAILING.sub("", shown)).strip()
 
