@@ -418,7 +418,10 @@ async def test_who_asked_is_forgotten_thirty_days_after_a_link_ended_without_a_y
     for _ in range(3):
         await a_day_passes(ann)
         asked.append((await ask(ann, topic="orders", ip="203.0.113.9")).json()["id"])
-    ended = "UPDATE confirmations SET expires_at = now() - interval '30 days' {} interval '1 minute' WHERE id = ANY(%s)"
+    ended = (
+        "UPDATE confirmations SET expires_at = now() - interval '30 days' {} interval '1 minute'"
+        " WHERE id = ANY(%s::uuid[])"
+    )
     await ann.execute(ended.format("-"), [[confirmed.json()["id"], *asked[:2]]])
     await ann.execute(ended.format("+"), [asked[2:]])
     await ann.app.sweep.forget()
