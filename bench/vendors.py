@@ -1,7 +1,7 @@
 """Text messages and pushes: what the service costs beside the vendor's SDK, in one run, against one local sink.
 
 `python3 run.py bench vendors --messages 3000` prints one JSON object. For each vendor: the bare SDK in a loop, the
-SDK's own best (Twilio: as many requests at once as we have connections; FCM: its batch call of 500, over HTTP/2), and
+SDK's own best (Twilio: as many requests at once as we have connections; FCM: its batch call, in its cheapest size), and
 the service with one worker process. All of them ask for the same, over TLS, as in production. Rounds are interleaved
 and the median is taken: a machine is never quiet. What counts is what the sink took.
 """
@@ -40,6 +40,7 @@ from tests.world import TRANSACTIONAL, World
 
 SID, TOKEN, SENDER = "AC" + "0" * 32, "an-auth-token", "+4930123456"
 CONNECTIONS = 16  #: requests to Twilio at once
+AT_ONCE = 100  #: messages in one call to FCM: a call of 500, the most there is, costs half as much again for each
 TEXT = "Acme: your order A-1 is on its way. Follow it at https://shop.test/t/1"
 SAME = {
     "from_": SENDER,
@@ -127,7 +128,7 @@ def environment(ground: Stage, far: Far) -> dict[str, str]:
         "NOTIFIER_FCM_CREDENTIALS": str(far.account),
         "NOTIFIER_FCM_API_URL": f"https://127.0.0.1:{far.secure}",
         "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"],
-        "NOTIFIER_FCM_AT_ONCE": "500",
+        "NOTIFIER_FCM_AT_ONCE": str(AT_ONCE),
     }
 
 
@@ -259,9 +260,11 @@ def fcm_best(far: Far) -> Run:
 
     async def batches(count: int) -> None:
         app, messages = fcm_app(far), pushes(count)
-        for start in range(0, count, 500):
-            answer = await messaging.send_each_async(messages[start : start + 500], app=app)
-            assert answer.failure_count == 0
+        for start in range(0, count, AT_ONCE):
+            answer = await messaging.send_each_async(messages[start : start + AT_ONCE], app=app)
+            for one in answer.responses:
+                if not one.success:
+                    raise SystemExit(f"the SDK could not send: {one.exception.cause!r}")
 
     return lambda count: clocked(count, far, batches(count))
 
