@@ -122,9 +122,11 @@ async def sink(directory: Path, *, logged: bool = False) -> AsyncIterator[Sink]:
 async def children(
     commands: Sequence[Sequence[str]], environment: dict[str, str]
 ) -> AsyncIterator[list[psutil.Process]]:
-    """Processes of the service, ended with the block."""
+    """Processes of the service, ended with the block. What they say goes to stderr: stdout is for the figures."""
     started = [
-        await asyncio.create_subprocess_exec(sys.executable, "-m", "notifier.cli", *command, env=environment)
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "notifier.cli", *command, env=environment, stdout=sys.stderr
+        )
         for command in commands
     ]
     try:
