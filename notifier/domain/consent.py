@@ -295,6 +295,9 @@ def _waits(question: Question, at: datetime) -> Refusal | Deferral | None:
             return Deferral(question.message, min(until, question.expires_at), decision)
 
 
+_RULES = {why: Rule(why) for why in Why}
+
+
 def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral | None:
     """Timing: quiet hours, caps and the person's snooze hold marketing back; past the expiry that is a refusal."""
     if question.topic.category is not Category.MARKETING:
@@ -317,7 +320,7 @@ def _hold(question: Question, facts: Facts, at: datetime) -> Refusal | Deferral 
     if held.until is None:
         detail = f"{held.why}:{held.detail}" if held.detail else str(held.why)
         return Refusal(question.message, Decision(Rule.EXPIRED, at, rested_on, detail))
-    return Deferral(question.message, held.until, Decision(Rule(held.why), at, rested_on, held.detail))
+    return Deferral(question.message, held.until, Decision(_RULES[held.why], at, rested_on, held.detail))
 
 
 def _order(event: ConsentEvent) -> tuple[datetime, int]:

@@ -142,8 +142,10 @@ def hold(
     Whatever the reason, the instant is one at which it may go: a snooze that ends at night ends in the morning.
     """
     at, expires = within
-    last = max(causes, key=lambda one: one.until or at) if causes else None
-    free = last.until if last and last.until else at
+    last, free = None, at
+    if causes:
+        last = max(causes, key=lambda one: one.until or at)
+        free = last.until or at
     spell = hours.spell(free) if hours and hours.packs else Spell(free, expires, "")
     if spell is None:
         return Held(Why.QUIET_HOURS, "never", None)
