@@ -207,7 +207,8 @@ async def test_every_page_fits_a_phone_and_satisfies_axe_in_the_light_and_in_the
     await service.town.execute("UPDATE messages SET decision = %s WHERE id = %s", (Jsonb(note), message))
     unsubscribe = service.url + service.link(person, message)
     addresses = [manage(service, person), foot(service, person, message), unsubscribe]
-    for scheme, (url, width) in product(("light", "dark"), product(addresses, (320, 360, 1200))):
+    schemes = ("light", "dark") if language in ("en", "ar") else ("light",)  # colours know no language
+    for scheme, (url, width) in product(schemes, product(addresses, (320, 360, 1200))):
         viewport = {"width": width, "height": 740}
         page, complaints = await opened(browser, url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
         assert await page.evaluate("document.documentElement.scrollWidth") == width
