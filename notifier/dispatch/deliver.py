@@ -22,7 +22,6 @@ from uuid import UUID
 import structlog
 
 from notifier.dispatch.consequences import Consequences
-from notifier.dispatch.fresh_links import TEMPLATE as FRESH_LINK
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
@@ -47,7 +46,7 @@ from notifier.domain.messages import Category, Lane, State
 from notifier.domain.recipients import Hasher
 from notifier.domain.retry import Settlement
 from notifier.domain.routing import Earlier, Mode, Turn
-from notifier.domain.tokens import Links
+from notifier.domain.tokens import FRESH_LINK, Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Template, Templates, render

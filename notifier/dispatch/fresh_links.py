@@ -15,7 +15,7 @@ from uuid import UUID
 from notifier.domain.confirmations import LINK_LIMITS, LOOK_BACK, wait
 from notifier.domain.messages import Ids, Lane
 from notifier.domain.recipients import Hasher
-from notifier.domain.tokens import PageLink
+from notifier.domain.tokens import FRESH_LINK, PageLink
 from notifier.jobs import Jobs
 from notifier.rendering import Template, Templates
 from notifier.store import addresses, messages, notifications, preferences, recipients, templates
@@ -24,8 +24,6 @@ from notifier.store.messages import NewMessage
 from notifier.store.notifications import NewNotification
 from notifier.store.recipients import HeldAddress
 from notifier_channels.contract import Channel
-
-TEMPLATE = "manage-link"  #: its key, and that of the system topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class FreshLinks:
     @property
     def template(self) -> Template | None:
         """None where the product's own templates have none: then no link is offered."""
-        return self.templates.find(TEMPLATE)
+        return self.templates.find(FRESH_LINK)
 
     async def __call__(self, link: PageLink) -> bool:
         """Send one, unless there were enough of late or it can go nowhere. The answer is not for whoever asked."""

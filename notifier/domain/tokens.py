@@ -26,6 +26,7 @@ from notifier_channels.contract import Channel
 UNDO_FOR = timedelta(hours=1)
 MANAGE_FOR = timedelta(days=30)
 CONFIRM_FOR = timedelta(days=7)
+FRESH_LINK = "manage-link"  #: the template, and the system topic, of the one mail that carries a fresh link
 FRESH_FOR = timedelta(hours=1)  #: a link that was asked for and is older may have been passed on, and only reduces
 
 VERSION = "v1"

@@ -68,7 +68,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving(**changes: object) -> AsyncIterator[Receiver]:
-    receiver = Receiver(**changes)  # type: ignore[arg-type]
+    receiver = Receiver(**changes)
     tasks: set[asyncio.Task[None]] = set()
 
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
