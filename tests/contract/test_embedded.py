@@ -47,6 +47,8 @@ def launcher(state):
         process.pids = [int(process.stdout.readline().split()[0]) for _ in range(2)]
         yield process
         process.kill()
+    for server in (Postgres, Valkey):  # they end by themselves, and until then write into what is about to be removed
+        assert is_free(state, server)
 
 
 def is_free(state: Path, server: type[Server], within: float = 20) -> bool:
