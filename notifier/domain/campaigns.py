@@ -1,0 +1,55 @@
+"""A campaign's states and who may move it where: one template to many people, in batches, stoppable at any moment."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from notifier.domain.messages import Category
+from notifier.domain.consent import Topic
+
+BATCH = 500  #: people that are planned and sent together, at most
+
+
+class CampaignState(StrEnum):
+    """Where a campaign stands. The comment says who moves it out."""
+
+    DRAFT = "draft"  #: marketing (schedule, cancel)
+    SCHEDULED = "scheduled"  #: the planner (its time has come), marketing (back to draft, cancel)
+    SENDING = "sending"  #: the planner (finished), marketing (pause, cancel), deliver (pauses it when too much fails)
+    PAUSED = "paused"  #: marketing (resume, cancel), the planner (expired meanwhile)
+    FINISHED = "finished"  #: nobody
+    CANCELLED = "cancelled"  #: nobody
+
+
+NEXT: dict[CampaignState, frozenset[CampaignState]] = {
+    CampaignState.DRAFT: frozenset({CampaignState.SCHEDULED, CampaignState.CANCELLED}),
+    CampaignState.SCHEDULED: frozenset(
+        {CampaignState.SENDING, CampaignState.DRAFT, CampaignState.FINISHED, CampaignState.CANCELLED}
+    ),
+    CampaignState.SENDING: frozenset({CampaignState.PAUSED, CampaignState.FINISHED, CampaignState.CANCELLED}),
+    CampaignState.PAUSED: frozenset({CampaignState.SENDING, CampaignState.FINISHED, CampaignState.CANCELLED}),
+    CampaignState.FINISHED: frozenset(),
+    CampaignState.CANCELLED: frozenset(),
+}
+
+
+def may_become(state: CampaignState) -> frozenset[CampaignState]:
+    """The states from which this one may be reached: what a compare-and-set expects."""
+    return frozenset(before for before, following in NEXT.items() if state in following)
+
+
+def is_notice(topic: Topic) -> bool:
+    """Whether a campaign of this topic is a notice: to everyone, by the law's or the contract's need, at most once."""
+    return topic.category is Category.TRANSACTIONAL and topic.mandatory
+
+
+# When to stop by itself ---------------------------------------------------------------------------------------------
+
+SPOILED_SHARE = 0.01  #: of those decided; more than this, and never fewer than `SPOILED_LEAST`
+SPOILED_LEAST = 5
+SPOILED_IN_ROW = 20
+
+
+def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:
+    """Whether so many failed by our own fault, in rendering or configuration, that a person must look first."""
+    return in_row >= SPOILED_IN_ROW or (spoiled >= SPOILED_LEAST and spoiled > decided * SPOILED_SHARE)
