@@ -51,6 +51,7 @@ class Limits:
         )
         self._reserve = self._client.register_script(_RESERVE)
         self._away_until = 0.0
+        self._places: dict[str, Bucket] = {}
 
     def pace(self, sender: str, per_second: float, lane: Lane) -> SenderPace:
         """The pace of a sender for one lane; marketing leaves room for the other."""
@@ -59,6 +60,12 @@ class Limits:
             [whole] if lane is Lane.TRANSACTIONAL else [Bucket(f"{sender} bulk", per_second * MARKETING_SHARE), whole]
         )
         return SenderPace(self, tuple(buckets))
+
+    async def place(self, name: str, per_second: float, units: int) -> float:
+        """Reserve the next `units` places of a rate together; the seconds until they are free."""
+        bucket = self._places.setdefault(name, Bucket(name, per_second))
+        bucket.per_second = per_second
+        return await self.reserve(bucket, units)
 
     async def reserve(self, bucket: Bucket, units: int) -> float:
         """Take the next free place; the seconds until it comes."""

@@ -22,6 +22,7 @@ from notifier.domain.messages import MAX_CLAIMS, Lane, State
 from notifier.jobs import Jobs
 from notifier.journal import Testimony, testimony
 from notifier.store import (
+    batches,
     confirmations,
     devices,
     inbound,
@@ -124,6 +125,7 @@ class Sweep:
         lost_at, now = await workers.mark_lost(c, worker.id)
         locked = await self.consequences.lock(c, said.last_answers if said else {})
         left = await orphans.orphans_of(c, worker.id)
+        await batches.requeue(c, worker.id)
         await self._requeue_unattempted(c, [row for row in left if row["state"] == State.CLAIMED])
         attempted = [row for row in left if row["state"] == State.SENDING]
         if said is not None:

@@ -154,6 +154,9 @@ _RULES = {
     Rule.SNOOZED: "The person had asked to be left in peace for a while.",
     Rule.REACHED_OTHERWISE: "It was not needed any more: the person was reached {by}.",
     Rule.WAITS_FOR_CHANNEL: "It waits for what becomes of the one {by}.",
+    Rule.CAMPAIGN_PAUSED: "Its campaign was paused; it goes on when that is resumed.",
+    Rule.CAMPAIGN_CANCELLED: "Its campaign was cancelled.",
+    Rule.DUPLICATE_ADDRESS: "Somebody else whom the campaign is for has the same address, and it went there once.",
 }
 
 _HELD = {  # by the first word of an expiry's detail: what it had waited for

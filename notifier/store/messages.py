@@ -160,7 +160,8 @@ async def release(c: Connection, worker: int, ids: Sequence[UUID], state: State)
 
 _FACTS = """
 SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.step, m.turn_at,
-       m.is_followed, r.locale, r.timezone, r.snoozed_until, a.address, a.address_hash, a.removed_at, n.data,
+       m.is_followed, m.campaign_id, m.is_test, r.locale, r.timezone, r.snoozed_until, a.address, a.address_hash,
+       a.removed_at, n.data, CASE WHEN m.campaign_id IS NOT NULL THEN r.attributes END AS attributes,
        clock_timestamp() AS now
 FROM messages m
 JOIN recipients r ON r.id = m.recipient_id
@@ -193,8 +194,11 @@ async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
         "SELECT m.id, e.channel, e.state, e.reason FROM messages m"
         " JOIN notifications n ON n.id = m.notification_id"
         " JOIN messages e ON e.id = ANY(n.message_ids) AND e.step < m.step"
-        " WHERE m.id = ANY(%s) ORDER BY m.id, e.step, e.id",
-        (list(ids),),
+        " WHERE m.id = ANY(%(ids)s)"
+        " UNION ALL SELECT m.id, e.channel, e.state, e.reason FROM messages m"
+        " JOIN messages e ON e.campaign_id = m.campaign_id AND e.recipient_id = m.recipient_id AND e.step < m.step"
+        " AND NOT e.is_test WHERE m.id = ANY(%(ids)s)",
+        {"ids": list(ids)},
     )
 
 
@@ -226,8 +230,10 @@ async def wake_followers(c: Connection, ids: Sequence[UUID], due: Mapping[UUID, 
         await c.execute(
             "UPDATE messages f SET due_at = GREATEST(clock_timestamp(), v.due)"
             " FROM unnest(%s::uuid[], %s::timestamptz[]) AS v (id, due) JOIN messages m USING (id)"
-            " JOIN notifications n ON n.id = m.notification_id"
-            " WHERE m.is_followed AND f.id = ANY(n.message_ids) AND f.step > m.step"
+            " LEFT JOIN notifications n ON n.id = m.notification_id"
+            " CROSS JOIN LATERAL (SELECT unnest(n.message_ids) AS id UNION ALL SELECT o.id FROM messages o"
+            "   WHERE o.campaign_id = m.campaign_id AND o.recipient_id = m.recipient_id AND NOT o.is_test) AS beside"
+            " WHERE m.is_followed AND f.id = beside.id AND f.step > m.step"
             " AND f.state = 'queued' AND f.due_at > GREATEST(clock_timestamp(), v.due)",
             (list(ids), [(due or {}).get(id_) for id_ in ids]),
         )

@@ -358,7 +358,7 @@ async def test_a_late_receipt_of_a_fenced_worker_settles_the_doubt(world):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         await world.execute("UPDATE messages SET state = 'unknown', reason = 'x', worker_id = NULL")
         await world.execute("UPDATE attempts SET state = 'unknown', settled_at = now()")
@@ -372,7 +372,7 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
     async with world.worker(provider) as deliver:
         permitted = await deliver._gate(await claim(deliver))
         deliver.hold.lost = True
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         await deliver._settle(permitted, await deliver._send(Channel.EMAIL, permitted, outgoing), spoiled)
     assert await world.states(ids) == [("queued", "released")] * 2
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
@@ -398,7 +398,7 @@ async def test_outcomes_are_kept_until_the_database_takes_them(world, monkeypatc
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         away = replace(deliver, database=Away(world.database, error("away")))
         await away._settle(permitted, outcomes, spoiled)
@@ -462,7 +462,7 @@ async def dies(world, deliver, *, until: str) -> None:
     if until != "claim":
         permitted = await deliver._gate(batch)
         if until in ("commit", "answer"):
-            outgoing, _ = deliver._render(permitted)
+            outgoing, _ = deliver.compose(permitted)
             await deliver._send(Channel.EMAIL, permitted, outgoing)
         elif until == "render":
             deliver.journal.rendering(permitted[0].permit.message)
@@ -515,7 +515,7 @@ async def test_a_gate_that_commits_after_its_worker_died_is_seen_with_its_attemp
         deliver.journal.close()
     async with world.database.connection() as c:
         async with c.transaction():
-            await deliver._rule(c, batch)  # the server goes on with what a dead client had sent
+            await deliver.gate.queued(c, batch)  # the server goes on with what a dead client had sent
             recovering = asyncio.create_task(sweep(world).recover())
             await until_somebody_waits(world)
         await recovering
@@ -527,7 +527,7 @@ async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         async with world.database.connection() as c:
             async with c.transaction():

@@ -75,7 +75,9 @@ def routed(route: Route) -> Templates:
 def _any_content(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in a message is no matter here."""
     content = {SMS: SmsContent("Hello"), PUSH: PushContent("Hello", "Ann"), EMAIL: None}
-    monkeypatch.setattr("notifier.dispatch.deliver.render", lambda _permit, _template, channel, _with: content[channel])
+    monkeypatch.setattr(
+        "notifier.dispatch.composing.render", lambda _permit, _template, channel, _with: content[channel]
+    )
 
 
 class Bell:

@@ -101,7 +101,7 @@ CREATE TABLE campaign_walks (
 -- A slice of the audience on one channel, planned and sent together.
 CREATE TABLE campaign_batches (
     campaign_id  uuid NOT NULL REFERENCES campaigns ON DELETE CASCADE,
-    n            integer NOT NULL,
+    n            bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     channel      text NOT NULL CHECK (channel IN ('email', 'sms', 'push')),
     step         smallint NOT NULL DEFAULT 0,   -- domain.routing
     recipients   uuid[] NOT NULL,
