@@ -22,6 +22,7 @@ from uuid import UUID
 import structlog
 
 from notifier.dispatch.consequences import Consequences
+from notifier.dispatch.pausing import Said, hold, pause_or_resume
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
@@ -54,19 +55,16 @@ from notifier.store import consent, messages, providers, recipients, suppression
 from notifier.store.addresses import restore
 from notifier.store.database import AWAY, Connection, Database, Row
 from notifier.store.messages import Claimed, Intent, Ruling, Settled
-from notifier.store.providers import Pause
 from notifier.telemetry import where
+from notifier_channels.addresses import Platform
 from notifier_channels.contract import (
     Address,
     Channel,
     Content,
     ListHeaders,
-    Misconfigured,
     Outcome,
     Outgoing,
     Provider,
-    Receipt,
-    Unavailable,
     Withheld,
 )
 
@@ -192,9 +190,11 @@ class Deliver:
         moved = [row["id"] for row in facts if row["recipient_id"] not in locked]  # adopted since the claim
         await messages.release(c, self.worker, moved, State.CLAIMED)
         facts = [row for row in facts if row["recipient_id"] in locked]
+        on_hold = await hold(c, facts, self._names)
+        facts = [row for row in facts if row["id"] not in on_hold]
         await self.shelf.fetch(c, {row["template_version"] for row in facts})
         verdicts = await self._decide(c, facts)
-        await messages.rule(c, self.worker, [_ruling(verdict) for verdict in verdicts.values()])
+        await messages.rule(c, self.worker, [*on_hold.values(), *map(_ruling, verdicts.values())])
         ended = [row["id"] for row in facts if row["is_followed"] and isinstance(verdicts[row["id"]], Refusal)]
         await messages.wake_followers(c, ended)
         return await self._intend(c, facts, verdicts)
@@ -251,8 +251,7 @@ class Deliver:
 
     async def _intend(self, c: Connection, facts: Sequence[Row], verdicts: Mapping[UUID, Verdict]) -> list[Permitted]:
         permits = {id_: verdict for id_, verdict in verdicts.items() if isinstance(verdict, Permit)}
-        names = {channel: provider.name for channel, provider in self.providers.items()}
-        intents = await messages.intend(c, self.worker, list(permits), names)
+        intents = await messages.intend(c, self.worker, list(permits), self._names)
         rows = {row["id"]: row for row in facts}
         return [
             Permitted(
@@ -264,6 +263,10 @@ class Deliver:
             )
             for intent in intents
         ]
+
+    @property
+    def _names(self) -> dict[Channel, str]:
+        return {channel: provider.name for channel, provider in self.providers.items()}
 
     def _attempt(self, intent: Intent, row: Row) -> Attempt:
         return Attempt(intent.n, intent.number, row["recipient_id"], self._topic(row), Channel(row["channel"]))
@@ -320,6 +323,7 @@ class Deliver:
             return_path=self.links.return_path(message, one.attempt.n) if channel is Channel.EMAIL else None,
             callback_url=self.links.report_url(channel, message, one.attempt.n),
             reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
+            platform=Platform(facts["platform"]) if facts["platform"] else None,
         )
 
     def _preferences_url(self, template: Template, one: Permitted) -> str:
@@ -392,23 +396,11 @@ class Deliver:
         await write(c, written)
         await messages.wake_followers(c, [row["id"] for row in rows if row["is_followed"]])
         await self.consequences.follow(c, locked, written)
-        await self._pause_or_resume(c, rows, outcomes)
-
-    async def _pause_or_resume(self, c: Connection, rows: Sequence[Row], outcomes: Mapping[UUID, Outcome]) -> None:
-        """A provider that is misconfigured or away gets no batch for a while, then one message to try it with."""
-        said = [(row["provider"], outcomes[row["id"]]) for row in rows if row["id"] in outcomes]
-        taken = {provider for provider, outcome in said if isinstance(outcome, Receipt)}
-        pauses = {
-            provider: Pause(provider, outcome.code, outcome.detail, lasting)
-            for provider, outcome in said
-            if isinstance(outcome, Misconfigured | Unavailable) and (lasting := retry.pause_for(outcome))
-        }
-        for pause in pauses.values():
-            if pause.provider not in taken:
-                log.error("provider.paused", provider=pause.provider, code=pause.code, detail=pause.detail)
-                await providers.pause(c, pause)
-        if taken and await providers.paused(c):
-            await providers.resume(c, list(taken))
+        platforms = {one.permit.message: one.facts["platform"] for one in permitted}
+        said = [
+            Said(row["provider"], platforms[row["id"]], outcomes[row["id"]]) for row in rows if row["id"] in outcomes
+        ]
+        await pause_or_resume(c, said)
 
 
 def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tuple[UUID, Outcome], None]:
