@@ -31,7 +31,7 @@ from notifier.store.batches import PlannedBatch
 from notifier.store.consent import NewEvent, record
 from notifier.store.database import Connection, Database, rows
 from notifier.store.messages import Claimed, NewMessage
-from notifier_channels.addresses import Device, DeviceKind, EmailAddress, PhoneNumber
+from notifier_channels.addresses import Device, DeviceKind, EmailAddress, PhoneNumber, Platform
 from notifier_channels.contract import (
     Address,
     Channel,
@@ -117,13 +117,13 @@ class World:
         numbers = [PhoneNumber(f"+49301{next(_numbers):06}") for _ in people]
         return await self._addresses(people, Channel.SMS, numbers)
 
-    async def devices(self, people: Sequence[UUID], each: int = 1) -> list[UUID]:
+    async def devices(self, people: Sequence[UUID], each: int = 1, platform: Platform = Platform.WEB) -> list[UUID]:
         """So many devices for each; the ids of the address rows."""
         owners = [person for person in people for _ in range(each)]
         held = [Device(DeviceKind.FID, f"device-{next(_numbers):015}") for _ in owners]
         ids = await self._addresses(owners, Channel.PUSH, held)
-        insert = "INSERT INTO devices (address_id, kind, platform) SELECT id, 'fid', 'web' FROM unnest(%s::uuid[]) id"
-        await self.execute(insert, ids)
+        insert = "INSERT INTO devices (address_id, kind, platform) SELECT id, 'fid', %s FROM unnest(%s::uuid[]) id"
+        await self.execute(insert, platform, ids)
         return ids
 
     async def _addresses(self, people: Sequence[UUID], channel: Channel, addresses: Sequence[Address]) -> list[UUID]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from notifier_channels.addresses import Device, EmailAddress, PhoneNumber
+from notifier_channels.addresses import Device, EmailAddress, PhoneNumber, Platform
 
 MessageId: TypeAlias = UUID
 
@@ -99,6 +99,7 @@ class Outgoing(Generic[ContentT_co]):
     return_path: str | None = None  #: envelope sender that carries a signed reference; None: the sender's address
     callback_url: str | None = None  #: where the provider reports on this attempt; carries a signed reference
     reference_header: str | None = None  #: a whole header that a mail provider repeats in its reports on this attempt
+    platform: Platform | None = None  #: of a device; None: it is not known, or this goes to no device
 
 
 # What can come of it --------------------------------------------------------------------------------------------------
@@ -168,6 +169,7 @@ class Misconfigured:
 
     code: str
     detail: str = ""
+    platform: Platform | None = None  #: wrong for devices of this platform only; None: for everything
 
 
 @dataclass(frozen=True, slots=True)

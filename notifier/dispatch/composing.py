@@ -18,6 +18,7 @@ from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Template, render
 from notifier.telemetry import where
+from notifier_channels.addresses import Platform
 from notifier_channels.contract import Channel, Content, EmailContent, ListHeaders, Outgoing, PushContent, SmsContent
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,7 @@ class Composer:
             return_path=self.links.return_path(message, one.attempt.n) if channel is Channel.EMAIL else None,
             callback_url=self.links.report_url(channel, message, one.attempt.n),
             reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
+            platform=Platform(facts["platform"]) if facts["platform"] else None,
         )
 
     def _preferences_url(self, template: Template, one: Permitted) -> str:

@@ -25,6 +25,7 @@ from notifier.dispatch.brakes import brake
 from notifier.dispatch.composing import Composer
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.gate import Gate, Permitted
+from notifier.dispatch.pausing import Said, pause_or_resume
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import BatchWitness, Hold
@@ -37,7 +38,6 @@ from notifier.store import batches, messages, providers
 from notifier.store.batches import Campaign, PlannedBatch
 from notifier.store.database import AWAY, Connection, Database, Row
 from notifier.store.messages import Claimed, Settled
-from notifier.store.providers import Pause
 from notifier.telemetry import where
 from notifier_channels.contract import (
     Channel,
@@ -46,8 +46,6 @@ from notifier_channels.contract import (
     Outcome,
     Outgoing,
     Provider,
-    Receipt,
-    Unavailable,
     Withheld,
 )
 
@@ -232,26 +230,14 @@ class Deliver:
         await write(c, written)
         await messages.wake_followers(c, [row["id"] for row in rows if row["is_followed"]])
         await self.consequences.follow(c, locked, written)
-        await self._pause_or_resume(c, rows, outcomes)
+        platforms = {one.permit.message: one.facts["platform"] for one in permitted}
+        said = [
+            Said(row["provider"], platforms[row["id"]], outcomes[row["id"]]) for row in rows if row["id"] in outcomes
+        ]
+        await pause_or_resume(c, said)
         ours = {id_ for id_, outcome in outcomes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
         for campaign, of in _by_campaign(permitted):
             await brake(c, campaign, of, ours)
-
-    async def _pause_or_resume(self, c: Connection, rows: Sequence[Row], outcomes: Mapping[UUID, Outcome]) -> None:
-        """A provider that is misconfigured or away gets no batch for a while, then one message to try it with."""
-        said = [(row["provider"], outcomes[row["id"]]) for row in rows if row["id"] in outcomes]
-        taken = {provider for provider, outcome in said if isinstance(outcome, Receipt)}
-        pauses = {
-            provider: Pause(provider, outcome.code, outcome.detail, lasting)
-            for provider, outcome in said
-            if isinstance(outcome, Misconfigured | Unavailable) and (lasting := retry.pause_for(outcome))
-        }
-        for pause in pauses.values():
-            if pause.provider not in taken:
-                log.error("provider.paused", provider=pause.provider, code=pause.code, detail=pause.detail)
-                await providers.pause(c, pause)
-        if taken and await providers.paused(c):
-            await providers.resume(c, list(taken))
 
 
 def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tuple[UUID, Outcome], None]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from notifier.dispatch.pausing import hold
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
 from notifier.dispatch.witness import Attempt
@@ -80,11 +81,13 @@ class Gate:
         moved = [row["id"] for row in facts if row["recipient_id"] not in locked]  # adopted since the claim
         await messages.release(c, self.worker, moved, State.CLAIMED)
         facts = [row for row in facts if row["recipient_id"] in locked]
+        on_hold = await hold(c, facts, self.providers)
+        facts = [row for row in facts if row["id"] not in on_hold]
         of = {row["campaign_id"] for row in facts if row["campaign_id"]}
         campaigns = await batches.campaigns(c, of) if of else {}
         await self.shelf.fetch(c, {row["template_version"] for row in facts})
         verdicts = await self._decide(c, facts, campaigns)
-        await messages.rule(c, self.worker, [_ruling(verdict) for verdict in verdicts.values()])
+        await messages.rule(c, self.worker, [*on_hold.values(), *map(_ruling, verdicts.values())])
         ended = [row["id"] for row in facts if row["is_followed"] and isinstance(verdicts[row["id"]], Refusal)]
         await messages.wake_followers(c, ended)
         permits = _permits(verdicts)
@@ -126,11 +129,14 @@ class Gate:
         if batch.step:  # the gate is asked again when its turn comes
             await batches.bear(c, self.worker, batch, times, [_later(row) for row in facts], provider)
             return []
+        on_hold = await hold(c, facts, self.providers)
+        held = [_born(row, on_hold[row["id"]]) for row in facts if row["id"] in on_hold]
+        facts = [row for row in facts if row["id"] not in on_hold]
         shared = {row["address_hash"] for row in facts if row["is_shared"]}
         taken = await batches.lock_shared(c, batch.campaign_id, shared) if shared else set()
         verdicts = await self._decide(c, facts, campaigns, taken)
-        born = [_born(row, verdicts[row["id"]]) for row in facts]
-        intents = await batches.bear(c, self.worker, batch, times, born, provider)
+        born = [_born(row, _ruling(verdicts[row["id"]])) for row in facts]
+        intents = await batches.bear(c, self.worker, batch, times, [*born, *held], provider)
         return self._permitted(facts, _permits(verdicts), intents, campaigns)
 
     def _as_message(self, row: Row, batch: PlannedBatch, times: Times) -> Row:
@@ -283,8 +289,7 @@ def _ruling(verdict: Verdict) -> Ruling:
             return Ruling(verdict.message, state, note, decision.reason)
 
 
-def _born(row: Row, verdict: Verdict) -> Born:
-    ruling = _ruling(verdict)
+def _born(row: Row, ruling: Ruling) -> Born:
     who = row["recipient_id"], row["address_id"]
     return Born(row["id"], *who, ruling.state, ruling.decision, ruling.reason, ruling.due_at)
 

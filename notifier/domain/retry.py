@@ -27,6 +27,7 @@ RECONCILE_AFTER = timedelta(minutes=1)  #: doubt waits this long for proof, tran
 CAN_BE_ASKED = frozenset({Channel.SMS})  #: channels whose providers tell later what they took (`contract.LooksUp`)
 PROBE_AFTER = timedelta(seconds=30)  #: a misconfigured provider is tried again with one message
 AWAY_FOR = timedelta(seconds=5)  #: one that cannot be reached is, too, but sooner
+LONGEST_HOLD = timedelta(minutes=5)  #: between two looks at a message whose platform is paused
 BACKOFF: dict[Category, tuple[timedelta, timedelta]] = {  # first wait, longest wait; doubling in between
     Category.TRANSACTIONAL: (timedelta(seconds=5), timedelta(minutes=10)),
     Category.MARKETING: (timedelta(minutes=1), timedelta(hours=1)),
@@ -95,6 +96,15 @@ def pause_for(outcome: Misconfigured | Unavailable) -> timedelta | None:
             return PROBE_AFTER
         case Unavailable(is_away=is_away):
             return AWAY_FOR if is_away else None
+
+
+def held_until(since: datetime, expires_at: datetime, now: datetime, jitter: float) -> datetime:
+    """When a message whose platform is paused `since` then is looked at again, at its expiry at the latest.
+
+    The longer a pause lasts, the more messages it holds, and the more seldom each is looked at.
+    """
+    full = min(max(now - since, PROBE_AFTER), LONGEST_HOLD)
+    return min(now + full * (0.5 + jitter / 2), expires_at)
 
 
 def in_doubt(message: Tried, now: datetime) -> Settlement:

@@ -133,7 +133,8 @@ _FACTS = """
 SELECT r.id AS recipient_id, r.locale, r.timezone, r.snoozed_until, r.attributes,
        a.id AS address_id, a.address, a.address_hash, a.removed_at, clock_timestamp() AS now,
        EXISTS (SELECT 1 FROM addresses o WHERE o.channel = a.channel AND o.address_hash = a.address_hash
-               AND o.removed_at IS NULL AND o.recipient_id <> a.recipient_id) AS is_shared
+               AND o.removed_at IS NULL AND o.recipient_id <> a.recipient_id) AS is_shared,
+       CASE WHEN a.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = a.id) END AS platform
 FROM recipients r JOIN addresses a ON a.recipient_id = r.id AND a.channel = %s AND a.removed_at IS NULL
 WHERE r.id = ANY(%s)
 """

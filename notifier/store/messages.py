@@ -162,6 +162,8 @@ _FACTS = """
 SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.step, m.turn_at,
        m.is_followed, m.campaign_id, m.is_test, r.locale, r.timezone, r.snoozed_until, a.address, a.address_hash,
        a.removed_at, n.data, CASE WHEN m.campaign_id IS NOT NULL THEN r.attributes END AS attributes,
+       CASE WHEN m.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = m.address_id) END
+           AS platform,
        clock_timestamp() AS now
 FROM messages m
 JOIN recipients r ON r.id = m.recipient_id
@@ -245,14 +247,14 @@ class Ruling:
 
     id: UUID
     state: State
-    decision: Mapping[str, Any]
+    decision: Mapping[str, Any] | None  #: None: the gate did not get that far, and an earlier one stands
     reason: str | None = None
     due_at: datetime | None = None
 
 
 _RULE = """
 UPDATE messages m
-SET state = v.state, decision = v.decision, reason = v.reason, due_at = v.due_at,
+SET state = v.state, decision = COALESCE(v.decision, m.decision), reason = v.reason, due_at = v.due_at,
     worker_id = CASE WHEN v.state = 'sending' THEN m.worker_id END,
     claims = CASE WHEN v.state = 'sending' THEN m.claims ELSE 0 END
 FROM unnest(%s::uuid[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[])
@@ -268,7 +270,7 @@ async def rule(c: Connection, worker: int, rulings: Sequence[Ruling]) -> None:
         (
             [ruling.id for ruling in rulings],
             [str(ruling.state) for ruling in rulings],
-            [Jsonb(dict(ruling.decision)) for ruling in rulings],
+            [None if ruling.decision is None else Jsonb(dict(ruling.decision)) for ruling in rulings],
             [ruling.reason for ruling in rulings],
             [ruling.due_at for ruling in rulings],
             worker,

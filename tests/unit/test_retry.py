@@ -13,9 +13,12 @@ from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import LIVE, NEXT, AttemptState, Category, State
 from notifier.domain.retry import (
     BACKOFF,
+    LONGEST_HOLD,
     MAX_TRIES,
+    PROBE_AFTER,
     RECONCILE_AFTER,
     Tried,
+    held_until,
     in_doubt,
     poison,
     proven_unsent,
@@ -153,6 +156,19 @@ def test_a_rejection_suppresses_nobody():
 def test_our_own_mistake_pauses_the_provider_and_costs_the_message_nothing():
     made = settle(Misconfigured("535"), tried(tries=MAX_TRIES), NOW, 0)
     assert (made.state, made.counts, made.pauses_provider) == (State.QUEUED, False, True)
+
+
+@given(
+    lasting=st.timedeltas(timedelta(0), timedelta(days=3)),
+    left=st.timedeltas(timedelta(0), timedelta(days=3)),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+def test_what_is_held_is_looked_at_more_seldom_the_longer_it_lasts_and_at_its_expiry_at_the_latest(
+    lasting, left, jitter
+):
+    due = held_until(NOW - lasting, NOW + left, NOW, jitter)
+    assert NOW + min(left, PROBE_AFTER / 2) <= due <= NOW + min(left, LONGEST_HOLD)
+    assert due >= NOW + min(left, lasting / 2, LONGEST_HOLD / 2)
 
 
 @pytest.mark.parametrize("outcome", [Withheld(), None])
