@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Never
 
-from jinja2 import meta, nodes
+from jinja2 import meta, nodes, pass_context
+from jinja2.runtime import Context as JinjaContext
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
@@ -96,7 +98,8 @@ class Marking(Sandbox):
         """What is printed in the place of a hole."""
         return self._mark % number
 
-    def _hole(self, captured: Mapping[str, Any], number: int) -> Markup:
+    @pass_context  # so that it is no constant to Jinja
+    def _hole(self, _context: JinjaContext, captured: Mapping[str, Any], number: int) -> Markup:
         if len(self.marks) == MAX_MARKS:
             raise TemplateError(f"more than {MAX_MARKS} places differ from person to person")
         self.marks.append(Mark(self.holes[number], captured))
@@ -107,8 +110,8 @@ class Marking(Sandbox):
         return _Surgeon(self, name or "").operated(tree)
 
     def compile(self, source: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Not kept: what comes out depends on what varies."""
-        return super(Sandbox, self).compile(source, name, *args, **kwargs)
+        """Not kept: it depends on what varies. And compiled for nobody: Jinja evaluates constants on the way."""
+        return Context().run(super(Sandbox, self).compile, source, name, *args, **kwargs)
 
 
 @dataclass(slots=True)
@@ -197,9 +200,7 @@ class _Surgeon:
         """Nothing may look at what a block has printed: there may be marks in it."""
         printed = (child for output in tree.find_all(nodes.Output) for child in output.nodes)
         as_it_is = {id(name) for node in printed if _prints_a_block(node) for name in node.find_all(nodes.Name)}
-        reads = (
-            name for name in tree.find_all(nodes.Name) if name.name in ("super", "self") and id(name) not in as_it_is
-        )
+        reads = (name for name in tree.find_all(nodes.Name) if name.name == "super" and id(name) not in as_it_is)
         kept = (node for buffer in tree.find_all(_BUFFERS) for node in buffer.find_all((nodes.Block, nodes.Include)))
         calls = (
             call for buffer in tree.find_all(_BUFFERS) for call in buffer.find_all(nodes.Call) if _prints_a_block(call)
@@ -279,12 +280,9 @@ def _made_by(node: nodes.Node) -> set[str]:
             return set()
 
 
-def _prints_a_block(node: nodes.Expr) -> bool:
-    """`{{ super() }}` and `{{ self.title() }}`: printed as they are, marks and all."""
-    if not isinstance(node, nodes.Call) or node.args or node.kwargs:
-        return False
-    called = node.node.node if isinstance(node.node, nodes.Getattr) else node.node
-    return isinstance(called, nodes.Name) and called.name in ("super", "self")
+def _prints_a_block(node: nodes.Node) -> bool:
+    """`{{ super() }}`: printed as it is, marks and all."""
+    return isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "super"
 
 
 def _unlinked(node: nodes.Expr) -> nodes.Expr:
