@@ -35,10 +35,10 @@ class Reason:
     path: str
     line: int
     source: str  #: the template's own line
-    why: str
+    why: str  #: empty when the line says it all
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.why}: `{self.source}`"
+        return f"{self.path}:{self.line}: `{self.source}`" + (f": {self.why}" if self.why else "")
 
 
 class Unmarkable(TemplateError):
@@ -176,7 +176,7 @@ class _Surgeon:
         if strange := names & _OF_A_PLACE:
             self._refuse(node, f"`{min(strange)}` stands beside what differs from person to person")
         captured = tuple(sorted(names - self.given))
-        place = self._place(node, "rendered for each person")
+        place = self._place(node, "")
         is_escaped = self.path.endswith(".html.j2")
         self.environment.holes.append(Hole(node, value, captured, is_block, is_escaped, place))
         pairs = [nodes.Pair(nodes.Const(name), nodes.Name(name, "load")) for name in captured]

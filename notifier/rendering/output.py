@@ -23,7 +23,7 @@ def pieces(part: jinja2.Template, values: dict[str, Any]) -> list[str]:
     printed: list[str] = []
     size = 0
     try:
-        for piece in part.root_render_func(part.new_context(values)):
+        for piece in part.root_render_func(part.new_context(values, shared=True)):  # there are no globals
             printed.append(piece)
             size += len(piece)
             if size > MAX_OUTPUT:

@@ -17,11 +17,11 @@ from markupsafe import escape
 
 from notifier.errors import TemplateError
 from notifier.rendering import syntax, text
-from notifier.rendering.environment import Sandbox
-from notifier.rendering.filters import Situation, situation
+from notifier.rendering.environment import Sandbox, printable
+from notifier.rendering.filters import Situation, situation, url
 from notifier.rendering.gaps import Around, Odd
 from notifier.rendering.mail import Mail
-from notifier.rendering.marking import Mark, Marking, Reason, Unmarkable, Varying
+from notifier.rendering.marking import Hole, Mark, Marking, Reason, Unmarkable, Varying
 from notifier.rendering.output import MAX_OUTPUT, output, pieces
 from notifier.rendering.plain import one_line
 from notifier_channels.contract import EmailContent, ListHeaders, WrittenEmail
@@ -37,19 +37,34 @@ _HIDES = re.compile(r"aria-hidden\s*=\s*(?:\"[^\"]*|'[^']*)\Z", re.IGNORECASE)
 class Slots:
     """What is printed for each person in one part: every value once, however often it is shown."""
 
-    values: jinja2.Template | None  #: prints one piece for each slot that is no block
-    blocks: tuple[jinja2.Template, ...]
-    count: int  #: of slots that are no blocks; the blocks follow them
+    names: tuple[tuple[str, bool], ...]  #: printed as they are, and whether as links; this needs no Jinja
+    values: jinja2.Template | None  #: prints one piece for each of the next slots
+    count: int  #: of slots that print no line ends by themselves: names and values
+    blocks: tuple[jinja2.Template, ...]  #: the other slots
     captured: Mapping[str, Any]
     shown: int  #: how often the one that is shown most is shown
+    is_escaped: bool
 
-    def printed(self, data: Mapping[str, Any]) -> list[str]:
+    def printed(self, data: dict[str, Any]) -> list[str]:
         """One text for each slot."""
-        names = {**self.captured, **data}
-        found = pieces(self.values, names) if self.values else []
-        if len(found) != self.count:
-            raise Odd
-        return found + ["".join(pieces(block, names)) for block in self.blocks]
+        found = [self._named(data[name], is_link=is_link) for name, is_link in self.names]
+        if self.values or self.blocks:
+            everything = {**self.captured, **data} if self.captured else data
+            found += pieces(self.values, everything) if self.values else []
+            if len(found) != self.count:
+                raise Odd
+            found += ["".join(pieces(block, everything)) for block in self.blocks]
+        return found
+
+    def _named(self, value: Any, *, is_link: bool) -> str:
+        """As Jinja would print it in this sandbox."""
+        try:
+            shown = value if value.__class__ is str else printable(value)
+            if is_link:
+                shown = url(shown)
+        except (TypeError, ValueError):
+            raise Odd from None
+        return escape(shown) if self.is_escaped else str(shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class Part:
         """The slots that may print line ends."""
         return frozenset(range(self.slots.count, self.slots.count + len(self.slots.blocks)))
 
-    def printed(self, data: Mapping[str, Any], here: Situation) -> list[str]:
+    def printed(self, data: dict[str, Any], here: Situation) -> list[str]:
         """A person's values. What might be too much as a whole is `Odd`: there it is counted."""
         before = here.iterations
         values = self.slots.printed(data)
@@ -129,7 +144,7 @@ class Pressed:
             gaps += [gap.filled(in_html) for gap in self.html[0].gaps]
         return self.form.fill(subject, subscription, gaps)
 
-    def _subject(self, data: Mapping[str, Any], here: Situation) -> str:
+    def _subject(self, data: dict[str, Any], here: Situation) -> str:
         if isinstance(self.subject, str):
             return self.subject
         subject = one_line(_filled(self.subject.tokens, self.subject.printed(data, here)))
@@ -246,17 +261,46 @@ def _slots(marking: Marking, name: str) -> tuple[list[int], Slots]:
             kinds.append([])
         kinds[number].append(mark)
         of_mark.append(number)
-    order = sorted(range(len(kinds)), key=lambda number: kinds[number][0].hole.is_block)
+    order = sorted(range(len(kinds)), key=lambda number: _rank(kinds[number][0]))
+    ranks = [_rank(kinds[number][0]) for number in order]
+    names, count = ranks.count(0), len(ranks) - ranks.count(2)
     captured: dict[str, Any] = {}
     bodies = [_body(kinds[number], position, captured) for position, number in enumerate(order)]
+    is_escaped = name.endswith(".html.j2")
     for mark in marking.marks:
-        if mark.hole.is_escaped != name.endswith(".html.j2"):
+        if mark.hole.is_escaped != is_escaped:
             raise Unmarkable(replace(mark.hole.place, why="it stands in a file of another kind"))
-    count = sum(not kind[0].hole.is_block for kind in kinds)
-    shown = max((len(kind) for kind in kinds), default=0)
-    values = _compiled(marking, name, bodies[:count]) if count else None
-    blocks = tuple(_compiled(marking, name, [body]) for body in bodies[count:])
-    return [order.index(number) for number in of_mark], Slots(values, blocks, count, captured, shown)
+    slots = Slots(
+        names=tuple(_name(kinds[number]) for number in order[:names]),
+        values=_compiled(marking, name, bodies[names:count]) if count > names else None,
+        count=count,
+        blocks=tuple(_compiled(marking, name, [body]) for body in bodies[count:]),
+        captured=captured,
+        shown=max((len(kind) for kind in kinds), default=0),
+        is_escaped=is_escaped,
+    )
+    return [order.index(number) for number in of_mark], slots
+
+
+def _rank(mark: Mark) -> int:
+    """Names, values, blocks: the order of slots."""
+    return 2 if mark.hole.is_block else 1 if not isinstance(mark.hole.value, nodes.Name) else 0
+
+
+def _name(kind: Sequence[Mark]) -> tuple[str, bool]:
+    hole = _strictest(kind)
+    if not isinstance(hole.value, nodes.Name):
+        raise TypeError("only a name is printed by its name")
+    return hole.value.name, _checks_link(hole)
+
+
+def _strictest(kind: Sequence[Mark]) -> Hole:
+    """Of marks that print the same, one whose link is checked."""
+    return max((mark.hole for mark in kind), key=_checks_link)
+
+
+def _checks_link(hole: Hole) -> bool:
+    return isinstance(hole.node, nodes.Output) and hole.node.nodes[0] is not hole.value
 
 
 def _same(one: Mark, other: Mark) -> bool:
@@ -265,8 +309,8 @@ def _same(one: Mark, other: Mark) -> bool:
 
 
 def _body(kind: Sequence[Mark], position: int, captured: dict[str, Any]) -> nodes.Node:
-    """The hole's statement with its captured values at hand; of several, one whose link is checked."""
-    hole = max((mark.hole for mark in kind), key=lambda hole: hole.node != nodes.Output([hole.value]))
+    """The hole's statement with its captured values at hand."""
+    hole = _strictest(kind)
     if not hole.captured:
         return hole.node
     outer = {name: f"L{position}_{name}" for name in hole.captured}  # no name of a schema begins like that

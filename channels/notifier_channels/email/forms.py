@@ -15,8 +15,9 @@ from notifier_channels.contract import EmailContent, Letterhead, ListHeaders, Ou
 from notifier_channels.email import mime
 
 SOFT_BREAK = b"=\r\n"
+ROOM = mime.LINE - 1  #: of a line, before the soft break's `=`
 _VARIES = ("at", "to", "subject", "message_id", "ways_out")
-_PLAIN = re.compile(r"[ !-\-/-<>-~][ -<>-~]{0,74}|")  # a line of quoted-printable as it is, and no dot begins it
+_PLAIN = re.compile(r"[ -<>-~]*")  # stands in quoted-printable as it is
 _STAND_IN = "_\n"  # becomes the soft break's `=`: the encoder leaves room for it, and blanks before it alone
 
 
@@ -45,15 +46,13 @@ class Form:
     def fill(self, subject: str, subscription: ListHeaders | None, gaps: Sequence[str]) -> WrittenEmail:
         """One mail: the values of the text's gaps, then those of the HTML's."""
         pieces, stuffed = self._pieces.copy(), self._stuffed
+        known: dict[str, tuple[bytes, int]] = {}  # most stand in the text and in the HTML
         encoded: list[bytes] = []
         for value in gaps:
-            if _PLAIN.fullmatch(value):
-                encoded.append(value.encode())
-            else:
-                raw = mime.quoted_printable(value + _STAND_IN)[: -len(SOFT_BREAK)]
-                safe = (b"." if raw.startswith(b".") else b"") + raw.replace(b"\r\n.", b"\r\n..")
-                stuffed += len(safe) - len(raw)
-                encoded.append(safe)
+            if (found := known.get(value)) is None:
+                found = known[value] = _filling(value)
+            encoded.append(found[0])
+            stuffed += found[1]
         pieces[1::2] = encoded
         return WrittenEmail(self._letterhead, subject, subscription, pieces, stuffed)
 
@@ -94,6 +93,18 @@ def _written(before: bytes, statics: Sequence[str]) -> list[bytes]:
     pieces = [_encoded(static) for static in statics[:-1]]
     pieces.append(mime.quoted_printable(statics[-1]))
     return [before + pieces[0], *(SOFT_BREAK + piece for piece in pieces[1:])]
+
+
+def _filling(value: str) -> tuple[bytes, int]:
+    """A value as it begins a line and ends before a soft break, and how many dots were stuffed."""
+    if not _PLAIN.fullmatch(value):
+        raw = mime.quoted_printable(f"{value}{_STAND_IN}")[: -len(SOFT_BREAK)]
+    elif len(value) > ROOM:
+        raw = SOFT_BREAK.join([value[start : start + ROOM].encode() for start in range(0, len(value), ROOM)])
+    else:
+        raw = value.encode()
+    safe = (b"." if raw.startswith(b".") else b"") + raw.replace(b"\r\n.", b"\r\n..")
+    return safe, len(safe) - len(raw)
 
 
 def _encoded(static: str) -> bytes:
