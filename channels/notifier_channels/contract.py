@@ -241,6 +241,14 @@ class Alarm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What did certainly not arrive, for a cause that may pass, may be tried once more."""
+
+    after: timedelta  #: how long the first time waits; each later one waits twice as long as the one before
+    most: int  #: how often
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryEvent:
     """One report, as a provider's webhook was read. It may come twice, late, early, or in any order."""
 
@@ -255,6 +263,7 @@ class DeliveryEvent:
     reference: str | None = None  #: the provider's id of the message, where the report names it
     strike: Strike | None = None  #: of a bounce that does not prove the address dead, and may be its fault
     alarm: Alarm | None = None  #: of a bounce that is the sender's fault
+    again: Again | None = None  #: of a bounce that is final for this attempt, and whose cause may pass
 
 
 # The seams --------------------------------------------------------------------------------------------------------
