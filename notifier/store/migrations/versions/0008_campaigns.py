@@ -14,8 +14,8 @@ Rules of this schema:
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 SCHEMA = """
 -- Uploaded lists of people, to send to or to leave out.
