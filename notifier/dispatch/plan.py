@@ -29,13 +29,14 @@ from notifier.errors import NotConfigured, NotifierError
 from notifier.jobs import RINGS_AT_ONCE, Jobs
 from notifier.rendering import Template, Templates
 from notifier.store import audiences, batches
-from notifier.store.batches import EVERYBODY, Alive, Slice, Walk
+from notifier.store.batches import EVERYBODY, MOVED, Alive, Page, Slice, Walk
 from notifier.store.database import AWAY, Connection, Database
 from notifier.telemetry import where
 from notifier_channels.contract import Channel
 
 log = structlog.get_logger(__name__)
 
+SEARCH = 10_000  #: people among whom those are looked for at a time who have moved meanwhile
 REST = 60.0  #: seconds before a campaign that could not be planned is looked at again
 
 
@@ -117,10 +118,12 @@ class Plan:
             log.warning(
                 "campaign.zones_unknown", campaign=str(campaign.id), people=strangers, taken_for=self.default_zone
             )
-        return [
-            Walk(zone, schedule.due_in(known[zone] or ZoneInfo(self.default_zone), campaign.scheduled_at), size)
-            for zone, size in sizes.items()
-        ]
+        due = {
+            zone: schedule.due_in(found or ZoneInfo(self.default_zone), campaign.scheduled_at)
+            for zone, found in known.items()
+        }
+        last = Walk(MOVED, max(due.values(), default=campaign.now), 0)
+        return [*(Walk(zone, due[zone], size) for zone, size in sizes.items()), last]
 
     def _audience(self, campaign: Alive) -> Audience:
         return Audience.parse(campaign.audience, self.templates.topics)
@@ -134,7 +137,9 @@ class Plan:
             waiting = await batches.waiting(c, campaign.id)
         if not walks:
             await self._finish(campaign)
-        due = [walk for walk in walks if walk.due_at <= campaign.now + AHEAD]
+        due = [
+            walk for walk in walks if walk.due_at <= campaign.now + AHEAD and (walk.zone != MOVED or len(walks) == 1)
+        ]
         if not due:
             return
         template = await self._template(campaign)
@@ -149,15 +154,27 @@ class Plan:
 
     async def _cut(self, campaign: Alive, walk: Walk, cut: _Cut, count: int) -> int:
         """Put the next people of a walk into so many batches; how many there were."""
-        zone = walk.zone if cut.schedule.local else None
+        is_local = cut.schedule.local is not None
         async with self.database.connection() as c:
-            people = await audiences.walk(c, self._audience(campaign), walk.position, count * cut.size, zone)
-        slices = list(cut.slices(campaign, walk, len(people)))
-        is_last = len(people) < count * cut.size
-        await self.database.transact(
-            lambda c: batches.cut(c, campaign.id, walk, people, slices, is_last=is_last),
-        )
-        return -(-len(people) // cut.size)
+            met = await self._meet(c, campaign, walk, count * cut.size, is_local=is_local)
+        slices = list(cut.slices(campaign, walk, len(met.people)))
+        page = Page(met.people, slices, met.position, is_last=met.is_last)
+        await self.database.transact(lambda c: batches.cut(c, campaign.id, walk, page))
+        return -(-len(met.people) // cut.size)
+
+    async def _meet(self, c: Connection, campaign: Alive, walk: Walk, limit: int, *, is_local: bool) -> _Met:
+        """Whom a walk meets next. At a local time, each is planned once, to whatever zone they move meanwhile."""
+        audience, is_search = self._audience(campaign), is_local and walk.zone == MOVED
+        look = max(limit, SEARCH) if is_search else limit
+        zone = walk.zone if is_local and not is_search else None
+        met = await audiences.walk(c, audience, walk.position, look, zone)
+        people = met
+        if is_local:
+            changed = await batches.changed(c, campaign.id, met)
+            people = [one for one in met if not (changed.get(one, True) if is_search else changed.get(one, False))]
+        if len(people) > limit:
+            return _Met(people[:limit], people[limit - 1], is_last=False)
+        return _Met(people, met[-1] if met else None, is_last=len(met) < look)
 
     async def _template(self, campaign: Alive) -> Template:
         async with self.database.connection() as c:
@@ -207,6 +224,15 @@ class Plan:
             log.warning("campaign.missed", series=str(series.id), times=len(missed), first=first, last=last)
         if is_new:
             log.info("campaign.occurred", series=str(series.id), campaign=str(new), at=occurs_at.isoformat())
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """People who are to be planned next, and how far the walk has come with them."""
+
+    people: Sequence[UUID]
+    position: UUID | None
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)

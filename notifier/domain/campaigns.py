@@ -70,7 +70,7 @@ def batch_size(rate: float | None, over: timedelta, people: int) -> int:
     `rate`: messages a second, or as fast as it goes. `over`: how long so many `people` are spread over.
     """
     by_rate = BATCH if rate is None else int(rate)
-    by_spread = math.ceil(people * (SHARE / over)) if over else BATCH
+    by_spread = math.ceil(people * (SHARE / over)) if over and people else BATCH
     return max(1, min(BATCH, by_rate, by_spread))
 
 

@@ -20,9 +20,8 @@ from notifier_channels.contract import Channel
 # Who plans locks the campaign, then its walks, then its batches. A look takes no lock: what is then written names what
 # was seen, and nothing is written when that has changed.
 
-EVERYBODY = (
-    ""  #: the zone of a walk that is the only one; where there is one for each zone: those of whom none is known
-)
+EVERYBODY = ""  #: the zone of a walk that is the only one; beside walks of zones: those of whom none is known
+MOVED = "*"  #: of the walk after those of all zones: for whom none of them has met, because they moved meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,16 @@ class Slice:
     end: int  #: and the one after its last
     starts_at: datetime
     due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The people who come next in a walk, and the batches that are made of them."""
+
+    people: Sequence[UUID]
+    slices: Sequence[Slice]
+    position: UUID | None  #: where it ends; None: nobody was met
+    is_last: bool  #: nobody comes after them
 
 
 async def alive(c: Connection) -> list[Alive]:
@@ -135,13 +144,29 @@ async def waiting(c: Connection, campaign: UUID) -> dict[Channel, int]:
     return {Channel(row["channel"]): row["batches"] for row in found}
 
 
-async def cut(
-    c: Connection, campaign: UUID, walk: Walk, people: Sequence[UUID], slices: Sequence[Slice], *, is_last: bool
-) -> bool:
-    """Put the next people of a walk into batches, all or none; False when it is not being sent, or another was first.
+async def changed(c: Connection, campaign: UUID, people: Sequence[UUID]) -> dict[UUID, bool]:
+    """Who of these people has changed since the campaign began; and whether they are in a batch of it already."""
+    found = await rows(
+        c,
+        "SELECT id FROM recipients WHERE id = ANY(%s)"
+        " AND updated_at > (SELECT started_at - interval '1 minute' FROM campaigns WHERE id = %s)",
+        (list(people), campaign),
+    )
+    if not found:
+        return {}  # as nearly always: the batches are not looked through
+    ids = [row["id"] for row in found]
+    planned = await rows(
+        c,
+        "SELECT DISTINCT person FROM campaign_batches, unnest(recipients) AS person"
+        " WHERE campaign_id = %s AND person = ANY(%s)",
+        (campaign, ids),
+    )
+    are_planned = {row["person"] for row in planned}
+    return {id_: id_ in are_planned for id_ in ids}
 
-    `is_last`: nobody comes after them.
-    """
+
+async def cut(c: Connection, campaign: UUID, walk: Walk, page: Page) -> bool:
+    """Put the next people of a walk into batches, all or none; False: it is not being sent, or another was first."""
     if not await rows(c, "SELECT 1 FROM campaigns WHERE id = %s AND state = 'sending' FOR SHARE", (campaign,)):
         return False
     # One planner at a time numbers the batches of a campaign: who holds its first walk.
@@ -160,13 +185,13 @@ async def cut(
             "id": campaign,
             "zone": walk.zone,
             "position": walk.position,
-            "last": people[-1] if people else None,
-            "people": len(people),
-            "is_last": is_last,
+            "last": page.position,
+            "people": len(page.people),
+            "is_last": page.is_last,
         },
     )
-    if moved.rowcount and slices:
-        await _insert(c, campaign, people, slices)
+    if moved.rowcount and page.slices:
+        await _insert(c, campaign, page.people, page.slices)
     return bool(moved.rowcount)
 
 

@@ -26,6 +26,7 @@ from notifier.domain.schedules import Schedule
 from notifier.errors import TemplateError
 from notifier.jobs import RINGS_AT_ONCE
 from notifier.store import batches, templates
+from notifier.store.batches import MOVED, Page, Slice, Walk
 from notifier.store.database import Connection, Database, Row, rows
 from notifier_channels.contract import Channel
 from tests.world import MARKETING, World, new_id
@@ -273,6 +274,26 @@ async def test_two_planners_at_once_plan_everybody_once(town: Town) -> None:
         assert sorted(await town.planned(campaign)) == sorted(people)
 
 
+async def test_batches_that_are_cut_from_several_walks_at_once_are_numbered_without_a_gap_or_a_clash(
+    town: Town,
+) -> None:
+    people = await town.world.people(8)
+    for n, person in enumerate(people):
+        await town.world.execute("UPDATE recipients SET timezone = %s WHERE id = %s", f"Etc/GMT+{n}", person)
+    campaign = await town.campaign({"at": "2026-01-01T09:00", "local": True})
+    await town.planner()()
+    async with town.world.database.connection() as c:
+        walks = [walk for walk in await batches.open_walks(c, campaign) if walk.zone != MOVED]
+    now = datetime.now(UTC)
+
+    async def cut(walk: Walk, person: UUID) -> bool:
+        page = Page([person], [Slice(Channel.EMAIL, 0, 0, 1, now, now)], person, is_last=True)
+        return await town.world.database.transact(lambda c: batches.cut(c, campaign, walk, page))
+
+    assert await asyncio.gather(*(cut(*pair) for pair in zip(walks, people, strict=True))) == [True] * 8
+    assert [row["n"] for row in await town.batches(campaign)] == list(range(1, 9))
+
+
 async def test_a_planner_that_is_killed_again_and_again_plans_everybody_once(town: Town) -> None:
     people = await town.world.people(15_000)
     campaign = await town.campaign(rate=20)  # 750 batches
@@ -345,8 +366,8 @@ async def test_a_pause_that_comes_after_the_look_is_seen_before_the_batch(town: 
     async with town.world.database.connection() as c:
         [walk] = await batches.open_walks(c, campaign)
     await town.move(campaign, "paused")
-    cut = batches.cut
-    assert not await town.world.database.transact(lambda c: cut(c, campaign, walk, people, [], is_last=True))
+    page = Page(people, [], people[-1], is_last=True)
+    assert not await town.world.database.transact(lambda c: batches.cut(c, campaign, walk, page))
 
 
 async def test_a_campaign_that_cannot_be_planned_does_not_hold_up_another(
@@ -459,6 +480,7 @@ async def test_each_zone_gets_it_at_the_hour_of_its_own_clock(town: Town, said: 
         "America/New_York": (datetime(2026, 3, 29, 6, 30, tzinfo=UTC), 2),
         "Mars/Phobos": (gap, 2),
         "": (gap, 4),
+        MOVED: (datetime(2026, 3, 29, 6, 30, tzinfo=UTC), 0),
     }
     warned = told(said, "campaign.zones_unknown")
     assert (warned["people"], warned["taken_for"]) == (6, "Europe/Vienna")
@@ -477,11 +499,35 @@ async def test_only_the_zones_are_walked_whose_hour_has_come(town: Town) -> None
         await plan()
     assert sorted(await town.planned(campaign)) == sorted(people[::4])
     await town.world.execute("UPDATE campaign_walks SET due_at = clock_timestamp() WHERE zone <> 'Etc/GMT+12'")
+    # The last walk waits for all others.
     await plan()
     assert sorted(await town.planned(campaign)) == sorted(people[::4] + people[1::4] + people[3::4])
     await town.world.execute("UPDATE campaign_walks SET due_at = clock_timestamp()")
     await town.through(plan, campaign)
     assert sorted(await town.planned(campaign)) == sorted(people)
+
+
+async def test_who_moves_to_another_zone_meanwhile_is_planned_once_all_the_same(town: Town) -> None:
+    people = await town.world.people(30)
+    for n, person in enumerate(people):
+        zone = ["Pacific/Kiritimati", "Etc/GMT+12"][n % 2]
+        await town.world.execute("UPDATE recipients SET timezone = %s WHERE id = %s", zone, person)
+    local = (datetime.now(UTC) + timedelta(hours=7)).replace(tzinfo=None, microsecond=0)
+    campaign = await town.campaign({"at": local.isoformat(), "local": True}, rate=4)
+    plan = town.planner()
+    for _ in range(6):
+        await plan()
+        await town.decide(campaign)
+    assert sorted(await town.planned(campaign)) == sorted(people[::2])
+    moves = "UPDATE recipients SET timezone = %s, updated_at = clock_timestamp() WHERE id = ANY(%s)"
+    await town.world.execute(moves, "Pacific/Kiritimati", people[1:9:2])  # their hour has passed there
+    await town.world.execute(moves, "Asia/Tokyo", people[9:13:2])  # nobody lived there
+    await town.world.execute(moves, "Etc/GMT+12", people[0:8:2])  # they have it already
+    newcomers = await town.world.people(3, prefix="new")  # without a zone
+    await town.world.execute("UPDATE campaign_walks SET due_at = clock_timestamp()")
+    await town.through(plan, campaign)
+    assert sorted(await town.planned(campaign)) == sorted(people + newcomers)
+    assert (await town.row(campaign))["audience_size"] == 33
 
 
 async def test_a_spread_campaign_is_cut_small_and_each_batch_has_its_turn(town: Town) -> None:

@@ -17,7 +17,7 @@ def test_a_batch_is_never_empty_and_never_larger_than_one_may_be(rate, minutes, 
     assert 1 <= size <= BATCH
     if rate is not None and size > 1:
         assert size <= rate  # a second of work
-    if minutes and size > 1:
+    if minutes and people and size > 1:
         assert (size - 1) * minutes < people  # a minute of a spread
 
 
