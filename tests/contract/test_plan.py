@@ -25,10 +25,12 @@ from notifier.domain.routing import Mode, Route
 from notifier.domain.schedules import Schedule
 from notifier.errors import TemplateError
 from notifier.jobs import RINGS_AT_ONCE
+from notifier.scheduler import _schedule
 from notifier.store import batches, templates
 from notifier.store.batches import MOVED, Page, Slice, Walk
 from notifier.store.database import Connection, Database, Row, rows
 from notifier_channels.contract import Channel
+from tests.servers.api import settings_for
 from tests.world import MARKETING, World, new_id
 
 NOW = {"at": None}
@@ -811,3 +813,20 @@ async def test_what_was_approved_again_occurs_from_then_on(town: Town) -> None:
     await town.world.execute("UPDATE campaigns SET scheduled_at = clock_timestamp() WHERE id = %s", series)
     await town.planner()()
     assert await occurrences(town, series) == []
+
+
+# The process ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_scheduler_plans(town: Town, database_url: str, redis_url: str, quick_templates: None) -> None:
+    await town.world.people(3)
+    campaign = await town.campaign()
+    scheduler = asyncio.create_task(_schedule(settings_for(database_url, redis_url)))
+    try:
+        while not await town.planned(campaign):
+            assert not scheduler.done()
+            await asyncio.sleep(0.05)
+    finally:
+        scheduler.cancel()
+        await asyncio.gather(scheduler, return_exceptions=True)
+    assert (await town.row(campaign))["state"] == "sending"
