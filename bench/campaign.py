@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import psutil
+from psycopg.types.json import Jsonb
 
 from bench.audience import FIRST, Person, people, settle
 from bench.deliver import until
@@ -28,7 +29,6 @@ from bench.stage import SECRET, Sink, Stage, children, machine, postfix_program,
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.embedded import leashed
-from notifier.jobs import Jobs
 from notifier.rendering import Templates
 from notifier.store import templates
 from notifier.store.database import rows
@@ -74,13 +74,13 @@ async def the_service(ground: Stage, world: World, far: Sink, template: str, cou
     earlier = await world.one("SELECT coalesce(max(id), 0) FROM workers")
     async with children(WORKERS, environment) as workers, children(SCHEDULER, environment) as scheduler:
         await until(world, f"SELECT count(*) = {len(WORKERS)} FROM workers WHERE id > {earlier}")
-        await until_finished(ground, world, await start_campaign(world, template, WARM_COHORT))
+        await until_finished(world, await start_campaign(world, template, WARM_COHORT))
         components = parts(ground, far, workers, scheduler)
         counted = far.received()
         async with metered(components, watched="workers") as used:
             began = time.monotonic()
             campaign = await start_campaign(world, template, COHORT)
-            await until_finished(ground, world, campaign)
+            await until_finished(world, campaign)
             seconds = time.monotonic() - began
         sent, suppressed = await outcome(world, campaign)
     received = far.received() - counted
@@ -111,30 +111,16 @@ def figures(sent: int, seconds: float, used: Used) -> dict[str, Any]:
 
 # The campaign --------------------------------------------------------------------------------------------------------
 
-# A stand-in: it plans everybody at once, in one statement, with the data of each. Its id lies before those of its
-# messages, and those of what comes later lie behind the end of the run.
-_PLAN = """
-WITH chosen AS MATERIALIZED (
-    SELECT uuidv7() AS id, r.id AS person, a.id AS address, r.attributes - 'cohort' AS data
-    FROM recipients r JOIN addresses a ON a.recipient_id = r.id
-    WHERE r.attributes ->> 'cohort' = %(cohort)s
-), told AS (
-    INSERT INTO notifications (id, recipient_id, template_version, data, message_ids)
-    SELECT id, person, %(version)s, data, ARRAY[id] FROM chosen
-)
-INSERT INTO messages (id, notification_id, recipient_id, address_id, channel, lane, category, topic, template_version,
-                      due_at, expires_at)
-SELECT id, id, person, address, 'email', 'marketing', 'marketing', %(topic)s, %(version)s, now(),
-       now() + interval '3 days'
-FROM chosen
-"""
-_OPEN = """
-SELECT EXISTS (SELECT 1 FROM messages WHERE due_at IS NOT NULL)
-    OR EXISTS (SELECT 1 FROM messages WHERE worker_id IS NOT NULL)
+_SCHEDULE = """
+INSERT INTO campaigns (id, name, state, template, audience, schedule, created_by, template_version, topic, category,
+                       scheduled_at, expires_at)
+VALUES (uuidv7(), %(cohort)s, 'scheduled', %(template)s, %(audience)s, '{"at": null}', 'bench', %(version)s, %(topic)s,
+        'marketing', now(), now() + interval '3 days')
+RETURNING id
 """
 _OUTCOME = """
 SELECT count(*) FILTER (WHERE state = 'accepted') AS sent, count(*) FILTER (WHERE state = 'suppressed') AS suppressed
-FROM messages WHERE id > %s
+FROM messages WHERE campaign_id = %s
 """
 
 
@@ -143,20 +129,19 @@ async def start_campaign(world: World, template: str, cohort: str) -> UUID:
     found = world.templates.find(template)
     assert found is not None
     async with world.database.connection() as c, c.transaction():
-        campaign: UUID = (await rows(c, "SELECT uuidv7() AS id"))[0]["id"]
         version = await templates.register(c, found)
-        await c.execute(_PLAN, {"cohort": cohort, "version": version, "topic": found.topic.key})
+        audience = {"filter": {"attribute": "cohort", "equals": cohort}}
+        asked = {"cohort": cohort, "template": template, "audience": Jsonb(audience), "version": version}
+        campaign: UUID = (await rows(c, _SCHEDULE, asked | {"topic": found.topic.key}))[0]["id"]
     return campaign
 
 
-async def until_finished(ground: Stage, world: World, campaign: UUID) -> None:
-    """Wait for the last message's settlement, and ring meanwhile."""
-    jobs = Jobs(ground.redis_url)
-    while await world.one(_OPEN):
-        if jobs.waiting(Lane.MARKETING) == 0:
-            jobs.ring(Lane.MARKETING, ())
+async def until_finished(world: World, campaign: UUID) -> None:
+    """Wait for the planner to say that nothing of it is left to do."""
+    while (state := await world.one("SELECT state FROM campaigns WHERE id = %s", campaign)) != "finished":
+        if state == "paused":
+            raise SystemExit("the campaign has stopped by itself; the workers' log says why")
         await asyncio.sleep(0.02)
-    jobs.close()
 
 
 async def outcome(world: World, campaign: UUID) -> tuple[int, int]:
