@@ -10,6 +10,7 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from notifier import journal
+from notifier.brakes import ProviderBrake
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.block import Block
 from notifier.dispatch.confirm import Confirm
@@ -43,7 +44,7 @@ from notifier.domain.webhooks import Signer
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
-from notifier.providers import channels_of, lookers_of, providers_of
+from notifier.providers import brakes_of, channels_of, lookers_of, providers_of
 from notifier.rendering import Identity, Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, workers
@@ -172,7 +173,9 @@ class App:
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
             limits = Limits(self.settings.redis_url.get_secret_value())
             providers = providers_of(self.settings, lane, limits)
-            deliver = self._deliver(lane, worker.id, Journal(worker.journal), providers)
+            deliver = self._deliver(
+                lane, worker.id, Journal(worker.journal), providers, brakes_of(self.settings, lane, limits)
+            )
             try:
                 yield Hands(worker.id, lock, deliver.hold, deliver)
             finally:
@@ -203,13 +206,21 @@ class App:
         finally:
             await webhooks.close()
 
-    def _deliver(self, lane: Lane, worker: int, notebook: Journal, providers: Mapping[Channel, AnyProvider]) -> Deliver:
+    def _deliver(
+        self,
+        lane: Lane,
+        worker: int,
+        notebook: Journal,
+        providers: Mapping[Channel, AnyProvider],
+        brakes: Mapping[Channel, ProviderBrake],
+    ) -> Deliver:
         batches = self.settings.marketing_threads if lane is Lane.MARKETING else self.settings.worker_threads
         return Deliver(
             database=self.database,
             templates=self.templates,
             shelf=Shelf(self.templates),
             providers=providers,
+            brakes=brakes,
             turns=Turns(providers, batches),
             timing=self.timing,
             consequences=Consequences(self.hasher, self.templates.topics),

@@ -222,7 +222,8 @@ class World:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
             settings: dict[str, object] = {
                 "database": self.database, "templates": self.templates, "shelf": Shelf(self.templates),
-                "providers": providers, "turns": Turns(providers, 4), "timing": Timing(),
+                "providers": providers, "brakes": dict.fromkeys(providers, FreeBrake()),
+                "turns": Turns(providers, 4), "timing": Timing(),
                 "consequences": self.consequences, "hasher": self.hasher, "links": self.links,
                 "journal": Journal(entered.journal), "hold": Hold(), "lane": lane, "worker": entered.id,
                 "batch_size": 500, "send_timeout": timedelta(seconds=30), "default_locale": "en",
@@ -254,6 +255,22 @@ class World:
     async def execute(self, query: str, *parameters: object) -> None:
         async with self.database.connection() as c:
             await c.execute(query, parameters)
+
+
+class FreeBrake:
+    """Nobody is braked; remembers what was learned."""
+
+    def __init__(self) -> None:
+        self.learned: list[tuple[int, int]] = []
+
+    async def most(self, size: int) -> int:
+        return size
+
+    async def turn(self, messages: int) -> float:  # noqa: ARG002
+        return 0.0
+
+    async def learn(self, taken: int, told: int) -> None:
+        self.learned.append((taken, told))
 
 
 Script = Callable[[Outgoing[EmailContent], Witness], Outcome]

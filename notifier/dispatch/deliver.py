@@ -21,6 +21,7 @@ from uuid import UUID
 
 import structlog
 
+from notifier.brakes import ProviderBrake
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.shelf import Shelf
@@ -28,6 +29,7 @@ from notifier.dispatch.timing import Timing
 from notifier.dispatch.turns import Turns
 from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
+from notifier.domain.braking import asks_to_slow
 from notifier.domain.caps import Cap, Sent
 from notifier.domain.consent import (
     ConsentEvent,
@@ -75,6 +77,7 @@ log = structlog.get_logger(__name__)
 AnyProvider: TypeAlias = Provider[Any]  #: each channel's provider takes content of its own kind
 
 PROBE_BATCH = 1  #: what a paused provider is tried again with
+LOOK_UP = 0.5  #: seconds between looks at whether the process is told to stop
 SETTLE_AGAIN = 0.5  #: seconds between tries to write outcomes while the database is away
 
 
@@ -105,6 +108,7 @@ class Deliver:
     templates: Templates
     shelf: Shelf
     providers: Mapping[Channel, AnyProvider]
+    brakes: Mapping[Channel, ProviderBrake]
     turns: Turns
     timing: Timing
     consequences: Consequences
@@ -131,10 +135,19 @@ class Deliver:
             rung, turn, busy = (), turn + 1, batch is not None
 
     async def _bring(self, batch: Batch) -> None:
+        await self._wait_for_room(batch)
         permitted = await self._gate(batch.claimed)
         outgoing, spoiled = self._render(permitted)
         outcomes = await self._send(batch.channel, permitted, outgoing)
         await self._settle(permitted, outcomes, spoiled)
+        told = sum(asks_to_slow(outcome) for outcome in outcomes.values())
+        await self.brakes[batch.channel].learn(sum(isinstance(one, Receipt) for one in outcomes.values()), told)
+
+    async def _wait_for_room(self, batch: Batch) -> None:
+        """Where marketing is braked it waits here: between intent and wire nothing should. A shutdown cuts it short."""
+        opens_at = time.monotonic() + await self.brakes[batch.channel].turn(len(batch.claimed))
+        while (left := opens_at - time.monotonic()) > 0 and not self.hold.closing:  # noqa: ASYNC110  # by a thread
+            await asyncio.sleep(min(left, LOOK_UP))
 
     # Claim ------------------------------------------------------------------------------------------------------------
 
@@ -169,7 +182,10 @@ class Deliver:
         When a pause runs out, one process tries that provider with one message.
         """
         paused = {row["provider"] for row in await providers.paused(c)}
-        sizes = {channel: min(self.batch_size, one.most_at_once) for channel, one in self.providers.items()}
+        sizes = {
+            channel: await self.brakes[channel].most(min(self.batch_size, one.most_at_once))
+            for channel, one in self.providers.items()
+        }
         for channel, provider in self.providers.items():
             if provider.name in paused and await providers.take_probe(c, provider.name, retry.PROBE_AFTER):
                 return {channel: PROBE_BATCH}
