@@ -216,6 +216,9 @@ class Settings(Appearance, SandboxSettings):
     batch_size: int = Field(500, ge=1, le=500, description="Messages that are claimed, decided and settled together.")
     worker_threads: int = Field(4, ge=1, le=64, description="Batches a transactional worker has in hand at once.")
     marketing_threads: int = Field(3, ge=1, le=64, description="The same for one marketing worker.")
+    marketing_nice: int = Field(
+        10, ge=0, le=19, description="By how much marketing workers step back for all other processes. 0: not at all."
+    )
     send_timeout_seconds: float = Field(
         60, ge=1, le=600, description="The longest that one batch may be on the wire; later nothing more is committed."
     )
