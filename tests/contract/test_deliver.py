@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from notifier.brakes import ProviderBrake
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
+from notifier.domain.braking import FLOOR
 from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
 from notifier.domain.tokens import ManageLink
@@ -368,6 +370,19 @@ async def test_where_it_is_braked_a_batch_is_small(world):
     async with world.worker(Scripted(), Lane.MARKETING, brakes={Channel.EMAIL: brake}) as deliver:
         await deliver(())
     assert brake.turns == [2, 2, 1]
+
+
+async def test_a_provider_that_asks_to_slow_down_brakes_marketing_in_every_process(world, redis_url):
+    await world.queue(await world.people(6), MARKETING)
+    limits = Limits(redis_url), Limits(redis_url)
+    ours, other = (ProviderBrake(one, "smtp-marketing", "smtp", Lane.MARKETING) for one in limits)
+    provider = Scripted(lambda *_: RateLimited("421", timedelta(hours=1)))
+    async with world.worker(provider, Lane.MARKETING, brakes={Channel.EMAIL: ours}, batch_size=5) as deliver:
+        await deliver(())
+    assert len(provider.sent) == 6
+    assert await other.most(500) == FLOOR
+    for one in limits:
+        await one.close()
 
 
 async def test_what_waits_for_the_brake_has_no_intent_and_a_shutdown_does_not_wait(world):

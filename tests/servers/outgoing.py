@@ -84,7 +84,7 @@ class Turnstile:
 
     async def until_all_wait(self, count: int) -> None:
         """Wait until so many stand before it, and no place is free."""
-        async with self._changed:
+        async with asyncio.timeout(30), self._changed:
             await self._changed.wait_for(lambda: self.waiting == count and not self.free)
 
 
