@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from notifier.brakes import ProviderBrake
 from notifier.dispatch.deliver import AnyProvider
 from notifier.domain.messages import Lane
 from notifier.errors import NotConfigured
 from notifier.limits import MARKETING_SHARE, Limits
 from notifier.settings import Settings, variable
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import Channel, LooksUp, Pace
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def providers_of(settings: Settings, lane: Lane, limits: Limits) -> dict[Channel
     return found
 
 
-def brakes_of(settings: Settings, lane: Lane, limits: Limits) -> dict[Channel, ProviderBrake]:
+def throttles_of(settings: Settings, lane: Lane, limits: Limits) -> dict[Channel, ProviderThrottle]:
     """What slows marketing down at each of them; what the other lane hears counts where both share a rate."""
     rates = {channel: _rate(settings, channel, lane) for channel in channels_of(settings)}
     return {
-        channel: ProviderBrake(limits, _name(_PROVIDERS[channel], lane), rate.name, lane, rate.ceiling)
+        channel: ProviderThrottle(limits, _name(_PROVIDERS[channel], lane), rate.name, lane, rate.ceiling)
         for channel, rate in rates.items()
     }
 

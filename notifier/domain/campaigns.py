@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from notifier.domain.messages import Category
-from notifier.domain.consent import Topic
+
+if TYPE_CHECKING:
+    from notifier.domain.consent import Topic
+
+LOOK_AGAIN = timedelta(minutes=10)  #: how long a message of a paused campaign waits, unless it is resumed before
 
 BATCH = 500  #: people that are planned and sent together, at most
 
@@ -43,11 +50,20 @@ def is_notice(topic: Topic) -> bool:
     return topic.category is Category.TRANSACTIONAL and topic.mandatory
 
 
-# When to stop by itself ---------------------------------------------------------------------------------------------
+# When to stop by itself -----------------------------------------------------------------------------------------------
 
 SPOILED_SHARE = 0.01  #: of those decided; more than this, and never fewer than `SPOILED_LEAST`
 SPOILED_LEAST = 5
 SPOILED_IN_ROW = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Of one batch: what failed by our own fault."""
+
+    count: int
+    longest: int  #: run of them
+    trailing: int | None  #: the run that the batch ended with; None: there was nothing but failures
 
 
 def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:

@@ -11,24 +11,24 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from notifier.brakes import ProviderBrake
 from notifier.dispatch.settling import settled, tried, write
 from notifier.dispatch.sweep import Sweep
 from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
-from notifier.domain.braking import FLOOR
 from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
+from notifier.domain.throttling import FLOOR
 from notifier.domain.tokens import ManageLink
 from notifier.errors import NotConfigured
 from notifier.journal import Journal, boot_id
 from notifier.limits import Limits
-from notifier.providers import brakes_of, providers_of
+from notifier.providers import providers_of, throttles_of
 from notifier.rendering import Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, orphans, providers
 from notifier.store.database import AWAY, Database
 from notifier.store.providers import Pause
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -39,7 +39,18 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from tests.world import IDENTITY, MANDATORY, MARKETING, TRANSACTIONAL, FreeBrake, Scripted, World, claim, new_id, take
+from tests.world import (
+    IDENTITY,
+    MANDATORY,
+    MARKETING,
+    TRANSACTIONAL,
+    FreeThrottle,
+    Scripted,
+    World,
+    claim,
+    new_id,
+    take,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -285,13 +296,13 @@ def test_marketing_leaves_a_share_of_a_rate_to_the_other_lane_unless_it_goes_its
     assert {
         channel: pace and [round(one.per_second) for one in pace.buckets] for channel, pace in found.items()
     } == paced
-    brakes = brakes_of(settings, Lane.MARKETING, limits)
-    assert {channel: round(one._ceiling, 3) for channel, one in brakes.items()} == ceilings
+    throttles = throttles_of(settings, Lane.MARKETING, limits)
+    assert {channel: round(one._ceiling, 3) for channel, one in throttles.items()} == ceilings
     [whole] = providers_of(settings, Lane.TRANSACTIONAL, limits)[Channel.EMAIL]._pace.buckets
     assert (whole.name, whole.per_second) == ("smtp", 100)
-    for channel, other in brakes_of(settings, Lane.TRANSACTIONAL, limits).items():
+    for channel, other in throttles_of(settings, Lane.TRANSACTIONAL, limits).items():
         shares = found[channel] is not None and len(found[channel].buckets) == 2
-        assert (other._rate == brakes[channel]._rate) == shares
+        assert (other._rate == throttles[channel]._rate) == shares
 
 
 def test_a_rate_keeps_batches_small_and_without_one_nobody_waits():
@@ -334,7 +345,7 @@ async def test_a_refusal_that_speaks_of_one_message_pauses_nobody(world):
     assert await world.one("SELECT count(*) FROM provider_pauses") == 0
 
 
-class Braked(FreeBrake):
+class Throttled(FreeThrottle):
     """Lets one batch of two through each time it is told to."""
 
     def __init__(self) -> None:
@@ -357,27 +368,27 @@ async def test_what_a_batch_brought_is_learned_once_for_all_of_it(world):
     answers = dict(
         zip(ids, [take, take, Unavailable("421"), RateLimited("450", timedelta(hours=1)), Rejected("554")], strict=True)
     )
-    brake = FreeBrake()
+    throttle = FreeThrottle()
     provider = Scripted(lambda one, w: take(one, w) if answers[one.id] is take else answers[one.id])
-    async with world.worker(provider, Lane.MARKETING, brakes={Channel.EMAIL: brake}, batch_size=5) as deliver:
+    async with world.worker(provider, Lane.MARKETING, throttles={Channel.EMAIL: throttle}, batch_size=5) as deliver:
         await deliver(())
-    assert brake.learned[0] == (2, 2)
+    assert throttle.learned[0] == (2, 2)
 
 
-async def test_where_it_is_braked_a_batch_is_small(world):
+async def test_where_it_is_throttled_a_batch_is_small(world):
     await world.queue(await world.people(5), MARKETING)
-    brake = Braked()
-    async with world.worker(Scripted(), Lane.MARKETING, brakes={Channel.EMAIL: brake}) as deliver:
+    throttle = Throttled()
+    async with world.worker(Scripted(), Lane.MARKETING, throttles={Channel.EMAIL: throttle}) as deliver:
         await deliver(())
-    assert brake.turns == [2, 2, 1]
+    assert throttle.turns == [2, 2, 1]
 
 
-async def test_a_provider_that_asks_to_slow_down_brakes_marketing_in_every_process(world, redis_url):
+async def test_a_provider_that_asks_to_slow_down_throttles_marketing_in_every_process(world, redis_url):
     await world.queue(await world.people(6), MARKETING)
     limits = Limits(redis_url), Limits(redis_url)
-    ours, other = (ProviderBrake(one, "smtp-marketing", "smtp", Lane.MARKETING) for one in limits)
+    ours, other = (ProviderThrottle(one, "smtp-marketing", "smtp", Lane.MARKETING) for one in limits)
     provider = Scripted(lambda *_: RateLimited("421", timedelta(hours=1)))
-    async with world.worker(provider, Lane.MARKETING, brakes={Channel.EMAIL: ours}, batch_size=5) as deliver:
+    async with world.worker(provider, Lane.MARKETING, throttles={Channel.EMAIL: ours}, batch_size=5) as deliver:
         await deliver(())
     assert len(provider.sent) == 6
     assert await other.most(500) == FLOOR
@@ -385,13 +396,13 @@ async def test_a_provider_that_asks_to_slow_down_brakes_marketing_in_every_proce
         await one.close()
 
 
-async def test_what_waits_for_the_brake_has_no_intent_and_a_shutdown_does_not_wait(world):
+async def test_what_waits_for_the_throttle_has_no_intent_and_a_shutdown_does_not_wait(world):
     ids = await world.queue(await world.people(2), MARKETING)
-    brake, provider = Braked(), Scripted()
-    brake.wait = 3600.0
-    async with world.worker(provider, Lane.MARKETING, brakes={Channel.EMAIL: brake}) as deliver:
+    throttle, provider = Throttled(), Scripted()
+    throttle.wait = 3600.0
+    async with world.worker(provider, Lane.MARKETING, throttles={Channel.EMAIL: throttle}) as deliver:
         delivering = asyncio.create_task(deliver(()))
-        await brake.waits.wait()
+        await throttle.waits.wait()
         assert await world.one("SELECT count(*) FROM attempts") == 0
         assert await world.states(ids) == [("claimed", None)] * 2
         deliver.hold.closing = True
@@ -474,7 +485,7 @@ async def test_a_late_receipt_of_a_fenced_worker_settles_the_doubt(world):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         await world.execute("UPDATE messages SET state = 'unknown', reason = 'x', worker_id = NULL")
         await world.execute("UPDATE attempts SET state = 'unknown', settled_at = now()")
@@ -488,7 +499,7 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
     async with world.worker(provider) as deliver:
         permitted = await deliver._gate(await claim(deliver))
         deliver.hold.lost = True
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         await deliver._settle(permitted, await deliver._send(Channel.EMAIL, permitted, outgoing), spoiled)
     assert await world.states(ids) == [("queued", "released")] * 2
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
@@ -514,7 +525,7 @@ async def test_outcomes_are_kept_until_the_database_takes_them(world, monkeypatc
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         away = replace(deliver, database=Away(world.database, error("away")))
         await away._settle(permitted, outcomes, spoiled)
@@ -578,7 +589,7 @@ async def dies(world, deliver, *, until: str) -> None:
     if until != "claim":
         permitted = await deliver._gate(batch)
         if until in ("commit", "answer"):
-            outgoing, _ = deliver._render(permitted)
+            outgoing, _ = deliver.compose(permitted)
             await deliver._send(Channel.EMAIL, permitted, outgoing)
         elif until == "render":
             deliver.journal.rendering(permitted[0].permit.message)
@@ -631,7 +642,7 @@ async def test_a_gate_that_commits_after_its_worker_died_is_seen_with_its_attemp
         deliver.journal.close()
     async with world.database.connection() as c:
         async with c.transaction():
-            await deliver._rule(c, batch)  # the server goes on with what a dead client had sent
+            await deliver.gate.queued(c, batch)  # the server goes on with what a dead client had sent
             recovering = asyncio.create_task(sweep(world).recover())
             await until_somebody_waits(world)
         await recovering
@@ -643,7 +654,7 @@ async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         async with world.database.connection() as c:
             async with c.transaction():

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from notifier_channels.contract import (
-    EmailContent,
+    Email,
     MessageId,
     Outcome,
     Outgoing,
@@ -35,7 +35,7 @@ _DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
 class SmtpProvider:
-    """A relay as a way out for email (`contract.Provider[EmailContent]`)."""
+    """A relay as a way out for email (`contract.Provider[Email]`)."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class SmtpProvider:
         return self._most_at_once
 
     async def send(
-        self, batch: Sequence[Outgoing[EmailContent]], witness: Witness
+        self, batch: Sequence[Outgoing[Email]], witness: Witness
     ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:
         """Try each message once and yield one outcome for each, as they come.
 

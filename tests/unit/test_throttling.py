@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.braking import APART, FLOOR, RECOVERY, TOLERATED, WINDOW, Brake, News, asks_to_slow
 from notifier.domain.messages import Lane
+from notifier.domain.throttling import APART, FLOOR, RECOVERY, TOLERATED, WINDOW, News, Throttle, asks_to_slow
 from notifier_channels.contract import Ambiguous, Misconfigured, RateLimited, Receipt, Rejected, Unavailable
 
 NOW = 1_800_000_000.0
@@ -29,64 +29,64 @@ def told(count: int = 1, lane: Lane = Lane.MARKETING) -> News:
     return News(lane, 0, count)
 
 
-def at_full_speed(rate: float, seconds: int = 6) -> Brake:
+def at_full_speed(rate: float, seconds: int = 6) -> Throttle:
     """Free, with so many taken a second, up to NOW."""
-    brake = Brake()
+    throttle = Throttle()
     for second in range(-seconds, 0):
-        brake = brake.after(taken(int(rate)), NOW + second)
-    return brake
+        throttle = throttle.after(taken(int(rate)), NOW + second)
+    return throttle
 
 
 @given(histories, ceilings)
 def test_whatever_comes_the_rate_stays_between_the_floor_and_the_ceiling(history, ceiling):
-    brake, now = Brake(), NOW
+    throttle, now = Throttle(), NOW
     for passed, heard in history:
         now += passed
-        brake = brake.after(heard, now, ceiling)
-        assert brake.rate is None or min(FLOOR, ceiling / 2) <= brake.rate <= ceiling
+        throttle = throttle.after(heard, now, ceiling)
+        assert throttle.rate is None or min(FLOOR, ceiling / 2) <= throttle.rate <= ceiling
 
 
 @given(histories, ceilings)
 def test_nothing_but_a_warning_slows_down_and_nothing_grows_faster_than_the_line(history, ceiling):
-    brake, now = Brake(), NOW
+    throttle, now = Throttle(), NOW
     for passed, heard in history:
-        before, now = brake, now + passed
-        brake = brake.after(heard, now, ceiling)
+        before, now = throttle, now + passed
+        throttle = throttle.after(heard, now, ceiling)
         if before.rate is None:
-            assert brake.rate is None or heard.is_warning
-        elif brake.rate is not None and not heard.is_warning:
+            assert throttle.rate is None or heard.is_warning
+        elif throttle.rate is not None and not heard.is_warning:
             since = now - before.grown_at
-            assert before.rate <= brake.rate <= before.rate + before.start / RECOVERY * since * 1.001 + 1e-9
+            assert before.rate <= throttle.rate <= before.rate + before.start / RECOVERY * since * 1.001 + 1e-9
 
 
 @given(st.lists(st.tuples(instants, st.builds(taken, st.integers(0, 500))), max_size=40), ceilings)
 def test_as_long_as_nobody_is_told_anything_it_is_free(history, ceiling):
-    brake, now = Brake(), NOW
+    throttle, now = Throttle(), NOW
     for passed, heard in history:
         now += passed
-        brake = brake.after(heard, now, ceiling)
-        assert brake.rate is None
+        throttle = throttle.after(heard, now, ceiling)
+        assert throttle.rate is None
 
 
 @given(st.lists(st.floats(0, APART * 0.99), min_size=1, max_size=20))
 def test_within_a_second_it_is_halved_once(moments):
-    brake = at_full_speed(100).after(told(), NOW)
+    throttle = at_full_speed(100).after(told(), NOW)
     for moment in sorted(moments):
-        assert brake.after(told(500), NOW + moment).rate == brake.rate
+        assert throttle.after(told(500), NOW + moment).rate == throttle.rate
 
 
 def test_it_begins_at_half_of_what_was_measured_and_goes_on_halving():
-    brake = at_full_speed(100).after(told(), NOW)
-    assert brake.rate == pytest.approx(50, rel=0.25)  # a window has an edge
-    again = brake.after(told(), NOW + APART)
-    assert again.rate == pytest.approx(brake.rate / 2)
+    throttle = at_full_speed(100).after(told(), NOW)
+    assert throttle.rate == pytest.approx(50, rel=0.25)  # a window has an edge
+    again = throttle.after(told(), NOW + APART)
+    assert again.rate == pytest.approx(throttle.rate / 2)
     for second in range(2, 12):
         again = again.after(told(), NOW + second)
     assert again.rate == FLOOR
 
 
 def test_the_first_second_counts_before_a_window_is_full():
-    assert Brake().after(taken(80), NOW).after(told(), NOW + 0.5).rate == 40
+    assert Throttle().after(taken(80), NOW).after(told(), NOW + 0.5).rate == 40
 
 
 def test_what_went_long_ago_is_no_measure():
@@ -94,52 +94,52 @@ def test_what_went_long_ago_is_no_measure():
 
 
 def test_a_rate_that_is_set_is_the_most_it_begins_with():
-    assert Brake().after(taken(100), NOW, 7).after(told(), NOW + 1, 7).rate == 3.5
-    assert Brake().after(told(), NOW, 0.7).rate == 0.35
+    assert Throttle().after(taken(100), NOW, 7).after(told(), NOW + 1, 7).rate == 3.5
+    assert Throttle().after(told(), NOW, 0.7).rate == 0.35
 
 
 @given(st.integers(2, 5000))
 def test_at_full_speed_it_grows_back_along_a_line_and_then_is_free(rate):
-    brake = Brake().after(taken(rate), NOW).after(told(), NOW + 1)
-    slowest, start, now = brake.rate, brake.start, NOW + 1.0
+    throttle = Throttle().after(taken(rate), NOW).after(told(), NOW + 1)
+    slowest, start, now = throttle.rate, throttle.start, NOW + 1.0
     seconds = 0
-    while brake.rate is not None:
+    while throttle.rate is not None:
         now, seconds = now + 1, seconds + 1
-        brake = brake.after(taken(int(brake.rate) + 1), now)
-        if brake.rate is not None:
-            assert brake.rate == pytest.approx(slowest + start / RECOVERY * seconds)
+        throttle = throttle.after(taken(int(throttle.rate) + 1), now)
+        if throttle.rate is not None:
+            assert throttle.rate == pytest.approx(slowest + start / RECOVERY * seconds)
     assert seconds == pytest.approx((2 * start - slowest) / start * RECOVERY, abs=2)
 
 
 def test_silence_proves_nothing_and_grows_nothing():
-    brake = at_full_speed(100).after(told(), NOW)
+    throttle = at_full_speed(100).after(told(), NOW)
     for second in range(1, 60):
-        assert brake.after(taken(0), NOW + second).rate == brake.rate
+        assert throttle.after(taken(0), NOW + second).rate == throttle.rate
 
 
 def test_the_transactional_lane_slows_marketing_that_flows_and_none_that_is_idle():
     assert at_full_speed(100).after(told(lane=Lane.TRANSACTIONAL), NOW).rate is not None
-    assert Brake().after(told(lane=Lane.TRANSACTIONAL), NOW).rate is None
+    assert Throttle().after(told(lane=Lane.TRANSACTIONAL), NOW).rate is None
 
 
 def test_what_the_transactional_lane_sends_is_not_marketings_flow():
-    brake = Brake().after(News(Lane.TRANSACTIONAL, 500, 0), NOW)
-    assert brake.after(told(), NOW + 1).rate == FLOOR
+    throttle = Throttle().after(News(Lane.TRANSACTIONAL, 500, 0), NOW)
+    assert throttle.after(told(), NOW + 1).rate == FLOOR
 
 
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_a_few_among_many_speak_of_their_recipients(took, warned):
-    brake = at_full_speed(100).after(News(Lane.MARKETING, took, warned), NOW)
-    assert (brake.rate is not None) == (warned / (took + warned) > TOLERATED)
+    throttle = at_full_speed(100).after(News(Lane.MARKETING, took, warned), NOW)
+    assert (throttle.rate is not None) == (warned / (took + warned) > TOLERATED)
 
 
 @given(histories, st.floats(-1000, 0))
-def test_a_clock_that_steps_back_does_not_hold_the_brake(history, step):
-    brake, now = Brake(), NOW
+def test_a_clock_that_steps_back_does_not_hold_the_throttle(history, step):
+    throttle, now = Throttle(), NOW
     for passed, heard in history:
         now += passed
-        brake = brake.after(heard, now)
-    rate = brake.after(taken(100), now + step - WINDOW).after(told(500), now + step).rate
+        throttle = throttle.after(heard, now)
+    rate = throttle.after(taken(100), now + step - WINDOW).after(told(500), now + step).rate
     assert rate is not None
 
 

@@ -1,4 +1,4 @@
-"""A provider's brake: shared through a real Valkey, kept alone when that is away."""
+"""A provider's throttle: shared through a real Valkey, kept alone when that is away."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import asyncio
 import pytest
 import redis.asyncio
 
-from notifier import brakes, limits
-from notifier.brakes import ProviderBrake
+from notifier import limits, throttles
 from notifier.domain.messages import Lane
 from notifier.limits import Limits, digest
+from notifier.throttles import ProviderThrottle
 
 pytestmark = pytest.mark.anyio
 
 RATE = "+4930123456"
-KEY = f"notifier:brake:{digest(RATE)}"
+KEY = f"notifier:throttle:{digest(RATE)}"
 
 
 @pytest.fixture(autouse=True)
 def _look_each_time(monkeypatch):
-    monkeypatch.setattr(brakes, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(throttles, "LOOK_AGAIN", 0.0)
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ async def client(redis_url):
     await client.aclose()
 
 
-def brake(limits: Limits, lane: Lane = Lane.MARKETING, **options) -> ProviderBrake:
-    return ProviderBrake(limits, "twilio", RATE, lane, **options)
+def throttle(limits: Limits, lane: Lane = Lane.MARKETING, **options) -> ProviderThrottle:
+    return ProviderThrottle(limits, "twilio", RATE, lane, **options)
 
 
-async def test_what_one_process_was_told_brakes_the_others(two):
-    first, second = brake(two[0]), brake(two[1])
+async def test_what_one_process_was_told_throttles_the_others(two):
+    first, second = throttle(two[0]), throttle(two[1])
     await first.learn(100, 0)
     await first.learn(0, 100)
     assert await second.most(500) == 50
@@ -53,15 +53,15 @@ async def test_what_one_process_was_told_brakes_the_others(two):
 
 
 async def test_what_all_processes_took_is_the_measure(two):
-    for one in (first := brake(two[0]), second := brake(two[1])):
+    for one in (first := throttle(two[0]), second := throttle(two[1])):
         await one.learn(60, 0)
         await one.most(500)
     await second.learn(0, 100)
     assert await first.most(500) == 60
 
 
-async def test_the_transactional_lane_tells_and_is_never_braked(two):
-    marketing, transactional = brake(two[0]), brake(two[1], Lane.TRANSACTIONAL)
+async def test_the_transactional_lane_tells_and_is_never_throttled(two):
+    marketing, transactional = throttle(two[0]), throttle(two[1], Lane.TRANSACTIONAL)
     await marketing.learn(100, 0)
     await marketing.most(500)
     await transactional.learn(0, 1)
@@ -71,7 +71,7 @@ async def test_the_transactional_lane_tells_and_is_never_braked(two):
 
 
 async def test_a_rate_below_one_leaves_one_message_at_a_time(two):
-    slow = brake(two[0], ceiling=0.7)
+    slow = throttle(two[0], ceiling=0.7)
     await slow.learn(0, 1)
     assert await slow.most(500) == 1
     assert await slow.turn(1) == 0
@@ -79,10 +79,10 @@ async def test_a_rate_below_one_leaves_one_message_at_a_time(two):
 
 
 async def test_free_it_reserves_nothing_and_asks_now_and_then(two, client, monkeypatch):
-    monkeypatch.setattr(brakes, "LOOK_AGAIN", 60.0)
+    monkeypatch.setattr(throttles, "LOOK_AGAIN", 60.0)
     asked, change = [], Limits.change
     monkeypatch.setattr(Limits, "change", lambda self, *given: asked.append(1) or change(self, *given))
-    marketing, transactional = brake(two[0]), brake(two[1], Lane.TRANSACTIONAL)
+    marketing, transactional = throttle(two[0]), throttle(two[1], Lane.TRANSACTIONAL)
     for one in (marketing, transactional):
         for _ in range(20):
             assert await one.most(500) == 500
@@ -94,7 +94,7 @@ async def test_free_it_reserves_nothing_and_asks_now_and_then(two, client, monke
 
 async def test_changes_at_the_same_moment_are_not_lost(two, monkeypatch):
     monkeypatch.setattr(limits, "TRIES", 50)
-    many = [brake(two[n % 2]) for n in range(20)]
+    many = [throttle(two[n % 2]) for n in range(20)]
 
     async def take(one):
         await one.learn(5, 0)
@@ -106,7 +106,7 @@ async def test_changes_at_the_same_moment_are_not_lost(two, monkeypatch):
 
 
 async def test_without_redis_each_process_goes_by_what_it_hears(tmp_path):
-    alone, other = (brake(Limits(f"unix://{tmp_path}/nobody.sock")) for _ in range(2))
+    alone, other = (throttle(Limits(f"unix://{tmp_path}/nobody.sock")) for _ in range(2))
     await alone.learn(100, 0)
     await alone.learn(0, 100)
     assert await alone.most(500) == 50
@@ -114,7 +114,7 @@ async def test_without_redis_each_process_goes_by_what_it_hears(tmp_path):
 
 
 async def test_no_name_stands_in_redis_and_what_stands_there_is_forgotten(two, client):
-    first = brake(two[0])
+    first = throttle(two[0])
     await first.learn(10, 1)
     await first.turn(1)
     found = await client.keys("*")
@@ -127,7 +127,7 @@ async def test_no_name_stands_in_redis_and_what_stands_there_is_forgotten(two, c
 @pytest.mark.parametrize("strange", ["", "nonsense", "[]", "{}", '["a"]', "[1, null]", "[1,2,3,4,5,6,7,8,9]", "7"])
 async def test_what_cannot_be_read_is_forgotten(two, client, strange):
     await client.set(KEY, strange)
-    first = brake(two[0])
+    first = throttle(two[0])
     assert await first.most(500) == 500
     await first.learn(10, 10)
     assert await first.most(500) == 5
