@@ -51,7 +51,7 @@ class Slots:
         found = [self._named(data[name], is_link=is_link) for name, is_link in self.names]
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data
-            found += pieces(self.values, everything) if self.values else []
+            found += map(str, pieces(self.values, everything)) if self.values else ()  # Markup escapes itself no more
             if len(found) != self.count:
                 raise Odd
             found += ["".join(pieces(block, everything)) for block in self.blocks]
