@@ -198,7 +198,7 @@ REFUSED = [
         LETTER | {"html": '{{ link }}<a href="{{ link }}">a</a>'},
         {"p": "a", "link": "x"},
     ),
-    ("an empty subject", LETTER | {"subject": "{{ p }}"}, {"p": " \n"}),
+    ("an empty subject", {"subject": "{{ p }}", "txt": "Hello"}, {"p": " \n"}),
     ("too much", LETTER | {"txt": "{{ p }}{{ p }}"}, {"p": "x" * 600_000}),
     ("too many turns", LETTER | {"txt": "{{ tags|join }}{{ p }}"}, {"p": "x", "tags": [""] * 100_001}),
     (
