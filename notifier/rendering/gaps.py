@@ -51,10 +51,15 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """A part: what stands around its gaps, in turn, ending in a line feed."""
+    """A part: what stands around its places, in turn, ending in a line feed."""
 
     statics: tuple[str, ...]
-    gaps: tuple[Gap, ...]
+    gaps: tuple[Gap, ...]  #: each different one once: a letter shows the same few values in many places
+    places: tuple[int, ...]  #: which gap is in each place
+
+    def filled(self, values: Sequence[str]) -> list[str]:
+        """What each gap shows to a person, in the order of `gaps`."""
+        return [gap.filled(values) for gap in self.gaps]
 
     @classmethod
     def of(cls, tokens: Sequence[str | int], blocks: frozenset[int], *, is_text: bool) -> Around:
@@ -73,7 +78,8 @@ class Around:
             _gap(group, before, behind, is_text=is_text, begins=number == 0 and not statics[0])
             for number, (group, before, behind) in enumerate(zip(groups, statics, statics[1:], strict=False))
         ]
-        return cls(tuple(statics), tuple(gaps))
+        different = {gap: number for number, gap in enumerate(dict.fromkeys(gaps))}
+        return cls(tuple(statics), tuple(different), tuple([different[gap] for gap in gaps]))
 
 
 def _grouped(tokens: Sequence[str | int]) -> tuple[list[str], list[tuple[str | int, ...]]]:
@@ -104,4 +110,6 @@ def _gap(group: tuple[str | int, ...], before: str, behind: str, *, is_text: boo
         raise TypeError("a group of one is a slot")
     ends = behind == "\n"
     apart = (before and not before.endswith(("\n", "\r"))) or not behind.startswith(("\n", "\r"))
+    if only >= 0:  # what is filled in as it is does not ask for the rest
+        return Gap(group, only, bool(apart), is_text, begins=False, ends=False)
     return Gap(group, only, bool(apart), is_text, begins, ends)

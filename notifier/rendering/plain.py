@@ -16,7 +16,8 @@ _BLANK_LINES = re.compile(r"\n{3,}")  # where an `if` left nothing
 
 def one_line(text: str) -> str:
     """Whatever data holds, a header or a title is one line of visible characters."""
-    line = _INVISIBLE.sub(" ", text).strip()
+    is_plain = text.isprintable() and "  " not in text  # as nearly every one is, and this tells it at once
+    line = (text if is_plain else _INVISIBLE.sub(" ", text)).strip()
     return line if len(line) <= MAX_LINE else line[: MAX_LINE - 1].rstrip() + "…"
 
 

@@ -30,6 +30,7 @@ from notifier_channels.email.forms import Form
 Tokens: TypeAlias = Sequence[str | int]  #: text and numbers of slots in turn
 
 _ESCAPED = re.compile("[&<>\"']")
+_PLAIN_LINK = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9/._~:-]*")  # as `url` takes it, and with nothing to escape
 _OPEN_REFERENCE = re.compile(r"&#?[A-Za-z0-9]*\Z")
 _HIDES = re.compile(r"aria-hidden\s*=\s*(?:\"[^\"]*|'[^']*)\Z", re.IGNORECASE)
 
@@ -48,7 +49,11 @@ class Slots:
 
     def printed(self, data: dict[str, Any]) -> list[str]:
         """One text for each slot."""
-        found = [self._named(data[name], is_link=is_link) for name, is_link in self.names]
+        found: list[str] = []
+        for name, is_link in self.names:
+            value = data[name]
+            is_plain = value.__class__ is str and (_PLAIN_LINK.fullmatch(value) if is_link else value.isalnum())
+            found.append(value if is_plain else self._named(value, is_link=is_link))
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data
             found += map(str, pieces(self.values, everything)) if self.values else ()  # Markup escapes itself no more
@@ -60,7 +65,7 @@ class Slots:
     def _named(self, value: Any, *, is_link: bool) -> str:
         """As Jinja would print it in this sandbox."""
         try:
-            shown = value if value.__class__ is str else printable(value)
+            shown = str(value) if value.__class__ is int and not is_link else printable(value)
             if is_link:
                 shown = url(shown)
         except (TypeError, ValueError):
@@ -142,10 +147,10 @@ class Pressed:
             in_text = part.values(in_html) if isinstance(part, Derived) else part.printed(data, here)
         finally:
             situation.reset(token)
-        gaps = [gap.filled(in_text) for gap in around.gaps]
+        values = around.filled(in_text)
         if self.html:
-            gaps += [gap.filled(in_html) for gap in self.html[0].gaps]
-        return self.form.fill(subject, subscription, gaps)
+            values += self.html[0].filled(in_html)
+        return self.form.fill(subject, subscription, values)
 
     def _subject(self, data: dict[str, Any], here: Situation) -> str:
         if isinstance(self.subject, str):
@@ -237,6 +242,7 @@ class Press:
             replace(content, subject=subject if isinstance(subject, str) else ""),
             in_text[0].statics,
             around_html.statics if around_html else None,
+            _places(in_text[0], around_html),
             subject_varies=not isinstance(subject, str),
         )
         in_html = (around_html, page) if around_html and page else None
@@ -350,6 +356,11 @@ def _derived(page: Part | None, marking: Marking) -> Derived:
     seen = {token for gap in around.gaps for token in gap.tokens if isinstance(token, int)}
     seen |= {token for pair in differing for tokens in pair for token in tokens if isinstance(token, int)}
     return Derived(around, frozenset(seen), differing)
+
+
+def _places(text: Around, html: Around | None) -> list[int]:
+    """Which gap is in each place of the mail: the HTML's are counted behind the text's."""
+    return [*text.places, *([len(text.gaps) + number for number in html.places] if html else ())]
 
 
 def _numbered(marked: str, marking: Marking) -> Tokens:

@@ -25,10 +25,17 @@ class Form:
     """What the mails of one campaign, template and language have in common."""
 
     def __init__(
-        self, content: EmailContent, text: Sequence[str], html: Sequence[str] | None, *, subject_varies: bool
+        self,
+        content: EmailContent,
+        text: Sequence[str],
+        html: Sequence[str] | None,
+        places: Sequence[int],
+        *,
+        subject_varies: bool,
     ) -> None:
         """`text` and `html` are what stands around the gaps, in turn; the last of each ends in a line feed.
 
+        `places` says for each gap, the text's before the HTML's, which of a mail's values it gets.
         Of the content's own bodies, subject (if it varies) and ways out nothing is used.
         """
         self._letterhead = _letterhead(content, subject_varies=subject_varies)
@@ -42,19 +49,22 @@ class Form:
         self._stuffed = sum(map(len, stuffed)) - sum(map(len, pieces))
         stuffed[-1] += b".\r\n"
         self._pieces = [piece for static in stuffed for piece in (static, b"")][:-1]
+        self._places = places
 
-    def fill(self, subject: str, subscription: ListHeaders | None, gaps: Sequence[str]) -> WrittenEmail:
-        """One mail: the values of the text's gaps, then those of the HTML's."""
-        pieces, stuffed = self._pieces.copy(), self._stuffed
+    def fill(self, subject: str, subscription: ListHeaders | None, values: Sequence[str]) -> WrittenEmail:
+        """One mail."""
         known: dict[str, tuple[bytes, int]] = {}  # most stand in the text and in the HTML
-        encoded: list[bytes] = []
-        for value in gaps:
-            if (found := known.get(value)) is None:
-                found = known[value] = _filling(value)
-            encoded.append(found[0])
-            stuffed += found[1]
-        pieces[1::2] = encoded
-        return WrittenEmail(self._letterhead, subject, subscription, pieces, stuffed)
+        stuffed = 0
+        for value in values:
+            if value not in known:
+                known[value] = filling = _filling(value)
+                stuffed += filling[1]
+        fillings = [known[value] for value in values]
+        pieces = self._pieces.copy()
+        pieces[1::2] = [fillings[number][0] for number in self._places]
+        if stuffed:
+            stuffed = sum(fillings[number][1] for number in self._places)
+        return WrittenEmail(self._letterhead, subject, subscription, pieces, self._stuffed + stuffed)
 
 
 def head(outgoing: Outgoing[WrittenEmail], to: EmailAddress, domain: str) -> bytes:
@@ -97,14 +107,16 @@ def _written(before: bytes, statics: Sequence[str]) -> list[bytes]:
 
 def _filling(value: str) -> tuple[bytes, int]:
     """A value as it begins a line and ends before a soft break, and how many dots were stuffed."""
+    if value.isalnum() and value.isascii() and len(value) <= ROOM:
+        return value.encode(), 0
     if not _PLAIN.fullmatch(value):
         raw = mime.quoted_printable(f"{value}{_STAND_IN}")[: -len(SOFT_BREAK)]
-    elif len(value) > ROOM:
-        raw = SOFT_BREAK.join([value[start : start + ROOM].encode() for start in range(0, len(value), ROOM)])
-    elif value.startswith("."):
-        raw = value.encode()
     else:
-        return value.encode(), 0
+        raw = value.encode()
+        if len(raw) > ROOM:
+            raw = SOFT_BREAK.join([raw[start : start + ROOM] for start in range(0, len(raw), ROOM)])
+    if b"\n." not in raw and not raw.startswith(b"."):
+        return raw, 0
     safe = (b"." if raw.startswith(b".") else b"") + raw.replace(b"\r\n.", b"\r\n..")
     return safe, len(safe) - len(raw)
 

@@ -174,7 +174,7 @@ def _phrase(name: str, used: int) -> str:
 
 def _text(value: str, used: int) -> str:
     """An unstructured body, as it is where ASCII allows it; else encoded words (RFC 5322 2.2.1, RFC 2047 5)."""
-    value = _CONTROLS.sub(" ", value).strip()
+    value = (value if value.isprintable() else _CONTROLS.sub(" ", value)).strip()
     if value.isascii() and "=?" not in value:
         if used + len(value) <= LINE:
             return value
