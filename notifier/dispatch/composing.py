@@ -111,7 +111,7 @@ class Composer:
         person, key = one.facts["recipient_id"], template.topic.key
         return template.list_headers(
             locale,
-            self.links.unsubscribe_url(person, key, Channel(one.facts["channel"]), one.permit.message),
+            self.links.unsubscribe_url(person, key, one.attempt.channel, one.permit.message),
             self.links.unsubscribe_mailto(person, key),
         )
 

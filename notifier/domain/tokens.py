@@ -42,6 +42,9 @@ _MANAGE, _FRESH = b"m", b"f"
 _CONFIRM, _HASH_BYTES = b"c", 16
 _HOOKS = {Channel.SMS: "hooks/twilio/status"}  #: where providers report that are told so with each message
 _MAIL_OPT_OUT, _RETURN_PATH = "u", "b"
+_LINK, _MAIL = b"notifier link\0", b"notifier mail\0"  # what a MAC is for, before all that it is taken over
+_BLOCK = 64  # bytes that SHA-256 works on at once
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 # Twilio's connection overrides: by default it comes again once, and only when it could not connect. Here five times,
 # after any failure, within its 15 seconds. The fragment is neither sent nor signed (Twilio's page, November 2026).
@@ -129,7 +132,10 @@ class Links:
         if not keys or any(not _KEY_ID.fullmatch(key_id) for key_id in keys):
             raise NotConfigured("NOTIFIER_LINK_KEYS: a key's id is 1 to 16 letters, digits, `-` or `_`.")
         self._keys = dict(keys)
-        self._newest = next(iter(self._keys))
+        newest = next(iter(self._keys))
+        self._opening = f"{VERSION}.{newest}."
+        self._link_signer = _Signer(self._keys[newest], _LINK)
+        self._mail_signer = _Signer(self._keys[newest], _MAIL)
         self._public_url = public_url.rstrip("/")
         self._inbound_domain = inbound_domain
         self._reference_header = reference_header
@@ -231,8 +237,8 @@ class Links:
         return None
 
     def _sign(self, payload: bytes) -> str:
-        signed = f"{VERSION}.{self._newest}.{_to_base64(payload)}"
-        return f"{signed}.{_link_mac(self._keys[self._newest], signed)}"
+        signed = self._opening + _to_base64(payload)
+        return f"{signed}.{_to_base64(self._link_signer.mac(signed.encode())[:MAC_BYTES])}"
 
     def _verified(self, token: str) -> bytes | None:
         """The payload, if one of our keys signed it. Compares text with text, so that a MAC has one spelling only."""
@@ -248,7 +254,7 @@ class Links:
         return None if self._inbound_domain is None else f"{self._mail_token(kind, body)}@{self._inbound_domain}"
 
     def _mail_token(self, kind: str, body: bytes) -> str:
-        mac = _mail_mac(self._keys[self._newest], kind, body)
+        mac = self._mail_signer.mac(_mail_message(kind, body))[:MAIL_MAC_BYTES]
         return f"{kind}-{_to_base32(body + mac)}"
 
     def _verified_mail(self, kind: str, text: str) -> bytes | None:
@@ -268,12 +274,34 @@ def _manage_link(payload: bytes) -> ManageLink | None:
     return ManageLink(who, expires_at, message, was_asked_for=payload[:1] == _FRESH)
 
 
+class _Signer:
+    """HMAC-SHA-256 (RFC 2104) with the key's two blocks hashed beforehand: every message carries two to four MACs.
+
+    This takes a third of the time of `hmac.digest`, which is what verifies them.
+    """
+
+    def __init__(self, secret: bytes, purpose: bytes) -> None:
+        key = (sha256(secret).digest() if len(secret) > _BLOCK else secret).ljust(_BLOCK, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in key) + purpose)
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in key))
+
+    def mac(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 def _link_mac(secret: bytes, signed: str) -> str:
-    return _to_base64(hmac.digest(secret, b"notifier link\0" + signed.encode(), sha256)[:MAC_BYTES])
+    return _to_base64(hmac.digest(secret, _LINK + signed.encode(), "sha256")[:MAC_BYTES])
 
 
 def _mail_mac(secret: bytes, kind: str, body: bytes) -> bytes:
-    return hmac.digest(secret, b"notifier mail\0" + kind.encode() + b"\0" + body, sha256)[:MAIL_MAC_BYTES]
+    return hmac.digest(secret, _MAIL + _mail_message(kind, body), "sha256")[:MAIL_MAC_BYTES]
+
+
+def _mail_message(kind: str, body: bytes) -> bytes:
+    return kind.encode() + b"\0" + body
 
 
 def _topic_hash(key: str) -> bytes:
@@ -289,7 +317,7 @@ def _moment(seconds: bytes) -> datetime:
 
 
 def _to_base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_URLSAFE, b"=").decode()
 
 
 def _from_base64(text: str) -> bytes:

@@ -21,7 +21,10 @@ def chain(locale: str, default: str) -> tuple[str, ...]:
 
 def pick(by_locale: Mapping[str, T], locale: str, default: str) -> T | None:
     """What stands for the best known locale, or None when not even the default is there."""
-    return next((by_locale[tag] for tag in chain(locale, default) if tag in by_locale), None)
+    for tag in chain(locale, default):
+        if tag in by_locale:
+            return by_locale[tag]
+    return None
 
 
 @lru_cache(maxsize=1024)

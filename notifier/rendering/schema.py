@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import jsonschema_rs
@@ -37,6 +38,7 @@ RESERVED = frozenset(
 
 PROPERTY = re.compile(r"[a-z][a-z0-9_]*")
 MAX_PROBLEMS = 20
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # made once: it costs as much as its work
 _TOO_DEEP = "is nested too deeply; flatten it"
 
 
@@ -55,7 +57,7 @@ class Schema:
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise TemplateError(f"{path}: {_first_line(error)}") from None
 
-    @property
+    @cached_property
     def properties(self) -> frozenset[str]:
         """The names that a template may use."""
         return frozenset(self.document.get("properties", {}))
@@ -111,7 +113,7 @@ def _usable(name: str, path: str) -> None:
 def _unusable(data: Mapping[str, Any]) -> str | None:
     """JSON admits text that neither a database nor a mail can hold."""
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+        text = _encode(data)
         text.encode()
     except RecursionError:
         return _TOO_DEEP
