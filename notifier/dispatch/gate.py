@@ -90,13 +90,13 @@ class Gate:
         of = {row["campaign_id"] for row in facts if row["campaign_id"]}
         campaigns = await batches.campaigns(c, of) if of else {}
         await self.shelf.fetch(c, {row["template_version"] for row in facts})
-        verdicts = await self._decide(c, facts, campaigns)
-        await messages.rule(c, self.worker, [*on_hold.values(), *map(_ruling, verdicts.values())])
-        ended = [row["id"] for row in facts if row["is_followed"] and isinstance(verdicts[row["id"]], Refusal)]
+        decided = await self._decide(c, facts, campaigns)
+        await messages.rule(c, self.worker, [*on_hold.values(), *(_ruling(verdict) for _, verdict in decided)])
+        ended = [row["id"] for row, verdict in decided if row["is_followed"] and isinstance(verdict, Refusal)]
         await messages.wake_followers(c, ended)
-        permits = _permits(verdicts)
-        intents = await messages.intend(c, self.worker, list(permits), self.providers)
-        return self._permitted(facts, permits, intents, campaigns)
+        permits = [row["id"] for row, verdict in decided if isinstance(verdict, Permit)]
+        intents = await messages.intend(c, self.worker, permits, self.providers)
+        return self._permitted(decided, intents, campaigns)
 
     # What a campaign planned ------------------------------------------------------------------------------------------
 
@@ -140,10 +140,10 @@ class Gate:
         facts = [row for row in facts if row["id"] not in on_hold]
         shared = {row["address_hash"] for row in facts if row["is_shared"]}
         taken = await batches.lock_shared(c, batch.campaign_id, shared) if shared else set()
-        verdicts = await self._decide(c, facts, campaigns, taken)
-        born = [_born(row, _ruling(verdicts[row["id"]])) for row in facts]
+        decided = await self._decide(c, facts, campaigns, taken)
+        born = [_born(row, _ruling(verdict)) for row, verdict in decided]
         intents = await batches.bear(c, self.worker, batch, times, [*born, *held], provider)
-        return self._permitted(facts, _permits(verdicts), intents, campaigns, batch)
+        return self._permitted(decided, intents, campaigns, batch)
 
     def _as_message(self, row: Row, batch: PlannedBatch, times: Times) -> Row:
         """The facts of an address as those of the message that it is going to be."""
@@ -179,28 +179,38 @@ class Gate:
         facts: Sequence[Row],
         campaigns: Mapping[UUID, Campaign],
         taken: Collection[bytes] = (),
-    ) -> dict[UUID, Verdict]:
+    ) -> list[tuple[Row, Verdict]]:
         """`taken`: the shared addresses at which the campaign has gone to somebody already."""
         said = await consent.events_of(c, [row["recipient_id"] for row in facts])
-        hashes = {row["id"]: self._hashes(row) for row in facts}
-        asked = {(Channel(row["channel"]), digest) for row in facts for digest in hashes[row["id"]]}
-        standing = await suppressions.in_force(c, asked)
+        hashes = [self._hashes(row) for row in facts]
+        standing = await suppressions.in_force(
+            c, {(row["channel"], digest) for row, digests in zip(facts, hashes, strict=True) for digest in digests}
+        )
         turns = await self._turns(c, [row for row in facts if row["step"]])
-        caps = {row["id"]: self.timing.caps_of(self._topic(row), Channel(row["channel"])) for row in facts}
-        sent = await self.timing.sent(c, [(row["recipient_id"], caps[row["id"]]) for row in facts])
+        caps = [self._caps(row) for row in facts]
+        sent = await self.timing.sent(
+            c, [(row["recipient_id"], some) for row, some in zip(facts, caps, strict=True) if some]
+        )
         doubled = set(taken)
-        verdicts: dict[UUID, Verdict] = {}
-        for row in sorted(facts, key=lambda row: row["id"]):  # of two for one person, the older one goes first
-            id_, person = row["id"], row["recipient_id"]
-            against = [one for digest in hashes[id_] for one in standing.get(digest, ())]
-            question = self._question(row, turns.get(id_), caps[id_], campaigns)
-            known = self._known(row, said[person], against, sent[person], is_doubled=row["address_hash"] in doubled)
-            verdict = verdicts[id_] = decide(question, known, row["now"])
-            if caps[id_] and isinstance(verdict, Permit):
+        decided: list[tuple[Row, Verdict]] = []
+        # Of two for one person, the older one goes first.
+        for row, digests, some in sorted(zip(facts, hashes, caps, strict=True), key=lambda one: one[0]["id"].int):
+            against = [one for digest in digests for one in standing.get(digest, ())] if standing else ()
+            person = row["recipient_id"]
+            question = self._question(row, turns.get(row["id"]) if turns else None, some, campaigns)
+            known = self._known(
+                row, said.get(person, ()), against, sent[person] if some else (), row["address_hash"] in doubled
+            )
+            verdict = decide(question, known, row["now"])
+            decided.append((row, verdict))
+            if some and isinstance(verdict, Permit):
                 sent[person].append(Sent(row["now"], question.topic.key, question.channel))
             if row.get("is_shared") and not isinstance(verdict, Refusal):
                 doubled.add(row["address_hash"])
-        return verdicts
+        return decided
+
+    def _caps(self, row: Row) -> Sequence[Cap]:
+        return self.timing.caps_of(self._topic(row), Channel(row["channel"]))
 
     def _question(
         self, row: Row, turn: Turn | None, caps: Sequence[Cap], campaigns: Mapping[UUID, Campaign]
@@ -216,8 +226,7 @@ class Gate:
         said: Sequence[ConsentEvent],
         against: Sequence[Suppression],
         sent: Sequence[Sent],
-        *,
-        is_doubled: bool,
+        is_doubled: bool,  # noqa: FBT001  # as the fields of Facts
     ) -> Facts:
         hours = self.timing.hours_of(self._topic(row), row)
         has_address = row["removed_at"] is None
@@ -257,32 +266,26 @@ class Gate:
 
     def _permitted(
         self,
-        facts: Sequence[Row],
-        permits: Mapping[UUID, Permit],
+        decided: Sequence[tuple[Row, Verdict]],
         intents: Sequence[Intent],
         campaigns: Mapping[UUID, Campaign],
         batch: PlannedBatch | None = None,
     ) -> list[Permitted]:
-        rows = {row["id"]: row for row in facts}
+        """Those that may go and whose attempt was inserted, in the order of their ids."""
+        attempts = {intent.message_id: intent for intent in intents}
         return [
             Permitted(
-                permits[intent.message_id],
-                self._attempt(intent, row := rows[intent.message_id]),
+                verdict,
+                Attempt(intent.n, intent.number, row["recipient_id"], self._topic(row), Channel(row["channel"])),
                 intent.first_attempted_at,
                 _address(row),
                 row,
                 campaigns.get(row["campaign_id"]),
                 batch,
             )
-            for intent in intents
+            for row, verdict in decided
+            if isinstance(verdict, Permit) and (intent := attempts.get(row["id"]))
         ]
-
-    def _attempt(self, intent: Intent, row: Row) -> Attempt:
-        return Attempt(intent.n, intent.number, row["recipient_id"], self._topic(row), Channel(row["channel"]))
-
-
-def _permits(verdicts: Mapping[UUID, Verdict]) -> dict[UUID, Permit]:
-    return {id_: verdict for id_, verdict in verdicts.items() if isinstance(verdict, Permit)}
 
 
 @lru_cache(maxsize=1024)
