@@ -23,6 +23,7 @@ from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.gate import Gate
 from notifier.dispatch.inbound import Inbound
+from notifier.dispatch.judging import Judge
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
@@ -218,7 +219,7 @@ class App:
         names = {channel: provider.name for channel, provider in providers.items()}
         return Deliver(
             database=self.database,
-            gate=Gate(worker, self.templates, shelf, self.timing, self.hasher, names),
+            gate=Gate(worker, Judge(self.templates, shelf, self.timing, self.hasher), names),
             compose=Composer(shelf, self.links, notebook, settings.default_locale, settings.default_timezone),
             providers=providers,
             turns=Turns(providers, settings.marketing_threads if lane is Lane.MARKETING else settings.worker_threads),

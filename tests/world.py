@@ -15,6 +15,7 @@ from notifier.dispatch.composing import Composer
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.gate import Gate
+from notifier.dispatch.judging import Judge
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
@@ -275,7 +276,7 @@ class World:
             names = {channel: one.name for channel, one in providers.items()}
             settings: dict[str, object] = {
                 "database": self.database,
-                "gate": Gate(entered.id, self.templates, shelf, timing, self.hasher, names),  # type: ignore[arg-type]
+                "gate": Gate(entered.id, Judge(self.templates, shelf, timing, self.hasher), names),  # type: ignore[arg-type]
                 "compose": Composer(shelf, self.links, journal, "en", "UTC"), "providers": providers,
                 "turns": Turns(providers, 4), "limits": Limits("redis://127.0.0.1:1"),
                 "consequences": self.consequences, "journal": journal, "hold": Hold(), "lane": lane,

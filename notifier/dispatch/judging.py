@@ -1,0 +1,142 @@
+"""From rows to verdicts: what is known of each message's person and address becomes `decide`'s question and its facts.
+
+The gate asks under locks, before an attempt; a dry-run asks without any, about an instant to come. Both ask here, so
+what a dry-run counts is what the gate will say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from notifier.dispatch.shelf import Shelf
+from notifier.dispatch.timing import Timing
+from notifier.domain.caps import Cap, Sent
+from notifier.domain.consent import (
+    ConsentEvent,
+    Facts,
+    Permit,
+    Question,
+    Refusal,
+    Suppression,
+    Topic,
+    Verdict,
+    decide,
+)
+from notifier.domain.messages import Category
+from notifier.domain.recipients import Hasher
+from notifier.domain.routing import Mode, Turn
+from notifier.errors import TemplateError
+from notifier.rendering import Templates
+from notifier.store import consent, suppressions
+from notifier.store.addresses import restore
+from notifier.store.batches import Campaign, PlannedBatch
+from notifier.store.database import Connection, Row
+from notifier_channels.contract import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a batch's messages beside the person and the address."""
+
+    campaigns: Mapping[UUID, Campaign] = field(default_factory=dict)  #: as they stand now
+    turns: Mapping[UUID, Turn] = field(default_factory=dict)  #: of messages of a later step
+    taken: Collection[bytes] = ()  #: shared addresses at which the campaign has gone to somebody already
+    at: datetime | None = None  #: the instant that is asked about, when it is not now
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Decides about messages, each at the instant `now` of its row."""
+
+    templates: Templates
+    shelf: Shelf
+    timing: Timing
+    hasher: Hasher
+
+    async def __call__(self, c: Connection, facts: Sequence[Row], known: Known) -> dict[UUID, Verdict]:
+        """A verdict for each, by its id. Their template versions are on the shelf."""
+        said = await consent.events_of(c, [row["recipient_id"] for row in facts])
+        hashes = {row["id"]: self._hashes(row) for row in facts}
+        asked = {(Channel(row["channel"]), digest) for row in facts for digest in hashes[row["id"]]}
+        standing = await suppressions.in_force(c, asked)
+        caps = {row["id"]: self.timing.caps_of(self.topic(row), Channel(row["channel"])) for row in facts}
+        sent = await self.timing.sent(c, [(row["recipient_id"], caps[row["id"]]) for row in facts], known.at)
+        doubled = set(known.taken)
+        verdicts: dict[UUID, Verdict] = {}
+        for row in sorted(facts, key=lambda row: row["id"]):  # of two for one person, the older one goes first
+            id_, person = row["id"], row["recipient_id"]
+            against = [one for digest in hashes[id_] for one in standing.get(digest, ())]
+            question = self._question(row, caps[id_], known)
+            found = self._facts(row, said[person], against, sent[person], is_doubled=row["address_hash"] in doubled)
+            verdict = verdicts[id_] = decide(question, found, row["now"])
+            if caps[id_] and isinstance(verdict, Permit):
+                sent[person].append(Sent(row["now"], question.topic.key, question.channel))
+            if row.get("is_shared") and not isinstance(verdict, Refusal):
+                doubled.add(row["address_hash"])
+        return verdicts
+
+    def topic(self, row: Row) -> Topic:
+        """As it is declared here; else as it was when the message was accepted, by a newer release or an older one."""
+        if (here := self.templates.topics.get(row["topic"])) is not None:
+            return here
+        try:
+            return self.shelf[row["template_version"]].topic
+        except TemplateError:  # it will not be rendered either
+            return Topic(row["topic"], Category(row["category"]), {})
+
+    def mode(self, row: Row) -> Mode:
+        """As it was when the message was accepted: its steps were planned by it."""
+        try:
+            return self.shelf[row["template_version"]].route.mode
+        except TemplateError:  # it will not be rendered
+            return Mode.ALL
+
+    def _question(self, row: Row, caps: Sequence[Cap], known: Known) -> Question:
+        campaign = known.campaigns.get(row["campaign_id"])
+        return Question(
+            row["id"],
+            self.topic(row),
+            Channel(row["channel"]),
+            row["expires_at"],
+            known.turns.get(row["id"]),
+            caps,
+            self.timing.spread,
+            campaign.state if campaign and not row["is_test"] else None,
+        )
+
+    def _facts(
+        self,
+        row: Row,
+        said: Sequence[ConsentEvent],
+        against: Sequence[Suppression],
+        sent: Sequence[Sent],
+        *,
+        is_doubled: bool,
+    ) -> Facts:
+        hours = self.timing.hours_of(self.topic(row), row)
+        has_address = row["removed_at"] is None
+        return Facts(said, against, has_address, row["snoozed_until"], hours, sent, is_doubled)
+
+    def _hashes(self, row: Row) -> list[bytes]:
+        """Under what its address may be suppressed; of an erased one only the hash is left."""
+        address = restore(Channel(row["channel"]), row["address"])
+        return self.hasher.all(address) if address else [row["address_hash"]]
+
+
+def as_message(row: Row, id_: UUID, batch: PlannedBatch, expires_at: datetime) -> Row:
+    """The facts of an address as those of the campaign's message that it is going to be."""
+    row.update(
+        id=id_,
+        campaign_id=batch.campaign_id,
+        is_test=False,
+        channel=batch.channel,
+        category=batch.category,
+        topic=batch.topic,
+        template_version=batch.template_version,
+        expires_at=expires_at,
+        step=batch.step,
+    )
+    return row
