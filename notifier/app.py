@@ -17,18 +17,21 @@ from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
+from notifier.dispatch.dry_run import DryRun
 from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.gate import Gate
 from notifier.dispatch.inbound import Inbound
+from notifier.dispatch.ingredients import Personal
 from notifier.dispatch.judging import Judge
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
+from notifier.dispatch.reckoning import Reckoning
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
 from notifier.dispatch.replies import Replies
@@ -91,6 +94,7 @@ class App:
     inbound: Inbound
     replies: KeptReplies
     sweep: Sweep
+    dry_run: DryRun
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
@@ -161,6 +165,7 @@ class App:
             inbound=Inbound(database, links, hasher, templates.topics, feedback),
             replies=KeptReplies(replies, settings.state_dir.absolute() / KEPT_REPLIES),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
+            dry_run=_dry_run(settings, database, Judge(templates, Shelf(templates), timing, hasher), links),
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),
@@ -232,6 +237,17 @@ class App:
             batch_size=settings.batch_size,
             send_timeout=timedelta(seconds=settings.send_timeout_seconds),
         )
+
+
+def _dry_run(settings: Settings, database: Database, judge: Judge, links: Links) -> DryRun:
+    personal = Personal(links, settings.default_locale, settings.default_timezone)
+    return DryRun(
+        database=database,
+        reckoning=Reckoning(judge, personal, settings.sms_segment_price),
+        channels=channels_of(settings),
+        default_timezone=settings.default_timezone,
+        segments_per_second=settings.twilio_segments_per_second,
+    )
 
 
 def endpoints_of(settings: Settings) -> Endpoints:
