@@ -29,6 +29,7 @@ from notifier.dispatch.judging import Judge
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.plan import Plan
 from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reckoning import Reckoning
@@ -95,6 +96,7 @@ class App:
     replies: KeptReplies
     sweep: Sweep
     dry_run: DryRun
+    plan: Plan
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
@@ -166,6 +168,7 @@ class App:
             replies=KeptReplies(replies, settings.state_dir.absolute() / KEPT_REPLIES),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
             dry_run=_dry_run(settings, database, Judge(templates, Shelf(templates), timing, hasher), links),
+            plan=Plan(database, jobs, templates, Shelf(templates), channels_of(settings), settings.default_timezone),
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),

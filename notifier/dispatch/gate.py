@@ -7,17 +7,19 @@ messages are born here.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 from notifier.dispatch.judging import Judge, Known, as_message
 from notifier.dispatch.pausing import hold
 from notifier.dispatch.witness import Attempt
 from notifier.domain.campaigns import CampaignState
-from notifier.domain.consent import Deferral, Permit, Refusal, Rule, Verdict
+from notifier.domain.consent import Decision, Deferral, Permit, Refusal, Rule, Verdict
 from notifier.domain.messages import Ids, State
 from notifier.domain.routing import Earlier, Turn
 from notifier.errors import TemplateError
@@ -39,6 +41,7 @@ class Permitted:
     address: Address
     facts: Row
     campaign: Campaign | None = None
+    batch: PlannedBatch | None = None  #: that it was born in
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class Gate:
         facts = [as_message(row, self._new_id(), batch, times.expires_at) for row in found]
         permitted = await self._bear(c, batch, times, facts, campaigns)
         await batches.decided(c, batch, len(batch.recipients) - len({row["recipient_id"] for row in facts}))
+        if not permitted:
+            await batches.done(c, batch)
         return permitted
 
     async def _bear(
@@ -120,7 +125,7 @@ class Gate:
         verdicts = await self.judge(c, facts, Known(campaigns, taken=taken))
         born = [_born(row, _ruling(verdicts[row["id"]])) for row in facts]
         intents = await batches.bear(c, self.worker, batch, times, [*born, *held], provider)
-        return self._permitted(facts, _permits(verdicts), intents, campaigns)
+        return self._permitted(facts, _permits(verdicts), intents, campaigns, batch)
 
     def _new_id(self) -> UUID:
         return self._ids.new(time.time_ns() // 1_000_000)
@@ -153,6 +158,7 @@ class Gate:
         permits: Mapping[UUID, Permit],
         intents: Sequence[Intent],
         campaigns: Mapping[UUID, Campaign],
+        batch: PlannedBatch | None = None,
     ) -> list[Permitted]:
         rows = {row["id"]: row for row in facts}
         return [
@@ -163,6 +169,7 @@ class Gate:
                 _address(row),
                 row,
                 campaigns.get(row["campaign_id"]),
+                batch,
             )
             for intent in intents
         ]
@@ -175,8 +182,14 @@ def _permits(verdicts: Mapping[UUID, Verdict]) -> dict[UUID, Permit]:
     return {id_: verdict for id_, verdict in verdicts.items() if isinstance(verdict, Permit)}
 
 
+@lru_cache(maxsize=1024)
+def _text(decision: Decision) -> str:
+    """As it stays on the message. Most messages of a batch rest on the same."""
+    return json.dumps(decision.note)
+
+
 def _ruling(verdict: Verdict) -> Ruling:
-    note = verdict.decision.note
+    note = _text(verdict.decision)
     match verdict:
         case Permit():
             return Ruling(verdict.message, State.SENDING, note)

@@ -26,7 +26,7 @@ from notifier.domain.consent import (
     decide,
 )
 from notifier.domain.messages import Category
-from notifier.domain.recipients import Hasher
+from notifier.domain.recipients import HashedAddress, Hasher
 from notifier.domain.routing import Mode, Turn
 from notifier.errors import TemplateError
 from notifier.rendering import Templates
@@ -122,8 +122,8 @@ class Judge:
 
     def _hashes(self, row: Row) -> list[bytes]:
         """Under what its address may be suppressed; of an erased one only the hash is left."""
-        address = restore(Channel(row["channel"]), row["address"])
-        return self.hasher.all(address) if address else [row["address_hash"]]
+        stored = HashedAddress(row["hash_key"], row["address_hash"])
+        return self.hasher.known(stored, lambda: restore(Channel(row["channel"]), row["address"]))
 
 
 def as_message(row: Row, id_: UUID, batch: PlannedBatch, expires_at: datetime) -> Row:
