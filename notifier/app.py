@@ -50,11 +50,12 @@ from notifier.domain.webhooks import Signer
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
-from notifier.providers import channels_of, lookers_of, providers_of
+from notifier.providers import channels_of, lookers_of, providers_of, throttles_of
 from notifier.rendering import Identity, Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, workers
 from notifier.store.database import Connection, Database
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import Channel
 
 SPARE_CONNECTIONS = 4  #: beside one for each batch in hand: for sweeps, polls and the web
@@ -183,7 +184,8 @@ class App:
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
             limits = Limits(self.settings.redis_url.get_secret_value())
             providers = providers_of(self.settings, lane, limits)
-            deliver = self._deliver(lane, worker.id, Journal(worker.journal), providers, limits)
+            throttles = throttles_of(self.settings, lane, limits)
+            deliver = self._deliver(lane, worker.id, Journal(worker.journal), providers, throttles, limits)
             try:
                 yield Hands(worker.id, lock, deliver.hold, deliver)
             finally:
@@ -220,6 +222,7 @@ class App:
         worker: int,
         notebook: Journal,
         providers: Mapping[Channel, AnyProvider],
+        throttles: Mapping[Channel, ProviderThrottle],
         limits: Limits,
     ) -> Deliver:
         settings = self.settings
@@ -230,6 +233,7 @@ class App:
             gate=Gate(worker, Judge(self.templates, shelf, self.timing, self.hasher), names),
             compose=Composer(shelf, self.links, notebook, settings.default_locale, settings.default_timezone),
             providers=providers,
+            throttles=throttles,
             turns=Turns(providers, settings.marketing_threads if lane is Lane.MARKETING else settings.worker_threads),
             limits=limits,
             consequences=Consequences(self.hasher, self.templates.topics),

@@ -278,7 +278,8 @@ class World:
                 "database": self.database,
                 "gate": Gate(entered.id, Judge(self.templates, shelf, timing, self.hasher), names),  # type: ignore[arg-type]
                 "compose": Composer(shelf, self.links, journal, "en", "UTC"), "providers": providers,
-                "turns": Turns(providers, 4), "limits": Limits("redis://127.0.0.1:1"),
+                "throttles": dict.fromkeys(providers, FreeThrottle()), "turns": Turns(providers, 4),
+                "limits": Limits("redis://127.0.0.1:1"),
                 "consequences": self.consequences, "journal": journal, "hold": Hold(), "lane": lane,
                 "worker": entered.id, "batch_size": 500, "send_timeout": timedelta(seconds=30),
             }  # fmt: skip
@@ -308,6 +309,22 @@ class World:
     async def execute(self, query: str, *parameters: object) -> None:
         async with self.database.connection() as c:
             await c.execute(query, parameters)
+
+
+class FreeThrottle:
+    """Nobody is throttled; remembers what was learned."""
+
+    def __init__(self) -> None:
+        self.learned: list[tuple[int, int]] = []
+
+    async def most(self, size: int) -> int:
+        return size
+
+    async def turn(self, messages: int) -> float:  # noqa: ARG002
+        return 0.0
+
+    async def learn(self, taken: int, told: int) -> None:
+        self.learned.append((taken, told))
 
 
 Script = Callable[[Outgoing[EmailContent], Witness], Outcome]

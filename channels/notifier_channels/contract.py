@@ -314,7 +314,11 @@ class Provider(Protocol[ContentT_contra]):
 
 
 class Pace(Protocol):
-    """How fast one sender may go, whoever sends through it: a sender of text messages has a rate of segments."""
+    """How fast one sender may go, whoever sends through it: one of text messages has a rate of segments."""
+
+    @property
+    def together(self) -> int:
+        """So many units may be asked for in one turn, without a burst that anybody would notice; at least 1."""
 
     async def turn(self, units: int) -> None:
         """Wait until so many units may go. Called before the witness is asked."""

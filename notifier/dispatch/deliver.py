@@ -32,6 +32,7 @@ from notifier.dispatch.witness import BatchWitness, Hold
 from notifier.domain import retry
 from notifier.domain.messages import Lane, State
 from notifier.domain.retry import Settlement
+from notifier.domain.throttling import asks_to_slow
 from notifier.journal import Journal
 from notifier.limits import Limits
 from notifier.store import batches, messages, providers
@@ -39,6 +40,7 @@ from notifier.store.batches import Campaign, PlannedBatch
 from notifier.store.database import AWAY, Connection, Database, Row
 from notifier.store.messages import Claimed, Settled
 from notifier.telemetry import where
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import (
     Channel,
     Content,
@@ -46,6 +48,7 @@ from notifier_channels.contract import (
     Outcome,
     Outgoing,
     Provider,
+    Receipt,
     Withheld,
 )
 
@@ -54,6 +57,7 @@ log = structlog.get_logger(__name__)
 AnyProvider: TypeAlias = Provider[Any]  #: each channel's provider takes content of its own kind
 
 PROBE_BATCH = 1  #: what a paused provider is tried again with
+LOOK_UP = 0.5  #: seconds between looks at whether the process is told to stop
 SETTLE_AGAIN = 0.5  #: seconds between tries to write outcomes while the database is away
 
 
@@ -64,6 +68,11 @@ class Batch:
     channel: Channel
     claimed: Sequence[Claimed] | PlannedBatch
 
+    @property
+    def size(self) -> int:
+        """How many messages may come of it."""
+        return len(self.claimed.recipients if isinstance(self.claimed, PlannedBatch) else self.claimed)
+
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
@@ -73,6 +82,7 @@ class Deliver:
     gate: Gate
     compose: Composer
     providers: Mapping[Channel, AnyProvider]
+    throttles: Mapping[Channel, ProviderThrottle]
     turns: Turns
     limits: Limits
     consequences: Consequences
@@ -95,10 +105,19 @@ class Deliver:
             rung, turn, busy = (), turn + 1, batch is not None
 
     async def _bring(self, batch: Batch) -> None:
+        await self._wait_for_room(batch)
         permitted = await self._gate(batch.claimed)
         outgoing, spoiled = self.compose(permitted)
         outcomes = await self._send(batch.channel, permitted, outgoing)
         await self._settle(permitted, outcomes, spoiled)
+        told = sum(asks_to_slow(outcome) for outcome in outcomes.values())
+        await self.throttles[batch.channel].learn(sum(isinstance(one, Receipt) for one in outcomes.values()), told)
+
+    async def _wait_for_room(self, batch: Batch) -> None:
+        """Throttled marketing waits here, as nothing should between intent and wire; a shutdown cuts it short."""
+        opens_at = time.monotonic() + await self.throttles[batch.channel].turn(batch.size)
+        while (left := opens_at - time.monotonic()) > 0 and not self.hold.closing:  # noqa: ASYNC110  # by a thread
+            await asyncio.sleep(min(left, LOOK_UP))
 
     # Claim ------------------------------------------------------------------------------------------------------------
 
@@ -163,7 +182,10 @@ class Deliver:
         When a pause runs out, one process tries that provider with one message.
         """
         paused = {row["provider"] for row in await providers.paused(c)}
-        sizes = {channel: min(self.batch_size, one.most_at_once) for channel, one in self.providers.items()}
+        sizes = {
+            channel: await self.throttles[channel].most(min(self.batch_size, one.most_at_once))
+            for channel, one in self.providers.items()
+        }
         for channel, provider in self.providers.items():
             if provider.name in paused and await providers.take_probe(c, provider.name, retry.PROBE_AFTER):
                 return {channel: PROBE_BATCH}

@@ -43,7 +43,7 @@ from tests.servers.certificates import Certificates, server_context
 from tests.servers.discovery import violations
 from tests.servers.fcm import Far, Fault, error, push
 from tests.servers.http2 import Door
-from tests.servers.outgoing import Notebook, sent
+from tests.servers.outgoing import Notebook, Turnstile, sent
 from tests.servers.twilio import broken
 
 pytestmark = pytest.mark.anyio
@@ -60,10 +60,15 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def fcm(
-    account: Path, *faults: Fault, at_once: int = AT_ONCE, patience: float = 10, **options
+    account: Path,
+    *faults: Fault,
+    at_once: int = AT_ONCE,
+    patience: float = 10,
+    pace: Turnstile | None = None,
+    **options,
 ) -> AsyncIterator[tuple[FcmProvider, Far]]:
     async with Far(account, faults, **options).open() as far:
-        provider = FcmProvider.from_file(account, at_once=at_once, api_url=far.url, timeout=patience)
+        provider = FcmProvider.from_file(account, at_once=at_once, api_url=far.url, timeout=patience, pace=pace)
         try:
             yield provider, far
         finally:
@@ -230,6 +235,22 @@ async def test_an_outage_is_noticed_over_small_batches(account: Path):
         made = [kinds(batch, await sent(provider, batch, Notebook())) for batch in ([push()] for _ in range(6))]
     assert made == [[Ambiguous]] * 3 + [[Unavailable], [Ambiguous], [Unavailable]]
     assert len(far.requests) == 4
+
+
+@pytest.mark.parametrize("together", [3, 100])
+async def test_a_call_waits_for_the_turn_of_all_its_pushes_before_the_witness_is_asked(account: Path, together: int):
+    pace, size = Turnstile(together=together), min(together, AT_ONCE)
+    async with fcm(account, pace=pace) as (provider, far):
+        batch, witness = [push() for _ in range(size + 1)], Notebook()
+        sending = asyncio.create_task(sent(provider, batch, witness))
+        await pace.until_all_wait(1)
+        assert not witness.lines
+        await pace.let(size)
+        await pace.until_all_wait(1)
+        assert len(far.pushes) == len(witness.allowed) == size
+        await pace.let(1)
+        assert {type(outcome) for outcome in (await sending).values()} == {Receipt}
+    assert pace.asked == [size, 1]
 
 
 # Waiting --------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from notifier_channels.contract import (
     Misconfigured,
     Outcome,
     Outgoing,
+    Pace,
     PushContent,
     RateLimited,
     Receipt,
@@ -49,12 +50,22 @@ MOST_AT_ONCE = 500  #: what the SDK takes in one call
 class FcmProvider:
     """Firebase Cloud Messaging as a way out for push (`contract.Provider[PushContent]`)."""
 
-    def __init__(self, wire: Wire, *, name: str = "fcm", at_once: int = 100) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        name: str = "fcm",
+        at_once: int = 100,
+        pace: Pace | None = None,
+        most_at_once: int = MOST_AT_ONCE,
+    ) -> None:
         if not 1 <= at_once <= MOST_AT_ONCE:
             raise ValueError(f"a call carries 1 to {MOST_AT_ONCE} messages")
         self._wire = wire
         self._name = name
         self._at_once = at_once
+        self._pace = pace
+        self._most_at_once = most_at_once
         self._blame = Blame(errors.blames_us)
         self._hold = _Hold()
         self._doubts = Doubts()
@@ -62,7 +73,7 @@ class FcmProvider:
         self._is_closed = False
 
     @classmethod
-    def from_file(
+    def from_file(  # noqa: PLR0913  # one project's settings
         cls,
         credentials: Path,
         *,
@@ -70,14 +81,17 @@ class FcmProvider:
         at_once: int = 100,
         api_url: str = API_URL,
         timeout: float = TIMEOUT,
+        pace: Pace | None = None,
+        most_at_once: int = MOST_AT_ONCE,
     ) -> FcmProvider:
-        """Set up with the JSON key of a service account, which also names the project.
+        """Set up with the JSON key of a service account, which also names the project. `pace` counts pushes.
 
         Raises:
             CannotUseFcm: the SDK is not installed, or the file is not such a key.
 
         """
-        return cls(Wire(credentials, api_url, timeout=timeout), name=name, at_once=at_once)
+        wire = Wire(credentials, api_url, timeout=timeout)
+        return cls(wire, name=name, at_once=at_once, pace=pace, most_at_once=most_at_once)
 
     @property
     def name(self) -> str:
@@ -86,8 +100,8 @@ class FcmProvider:
 
     @property
     def most_at_once(self) -> int:
-        """As many as the service ever has in one hand."""
-        return MOST_AT_ONCE
+        """As many as the rate lets go in a reasonable time; without one, as the service ever has in one hand."""
+        return self._most_at_once
 
     async def send(
         self, batch: Sequence[Outgoing[PushContent]], witness: Witness
@@ -99,12 +113,13 @@ class FcmProvider:
         waiting = deque(batch)
         row = _Row()
         while waiting:
+            most = await self._turn(len(waiting))
             stop = row.enough() or self._stopped() or await self._wire.token.ready() or self._stopped()
             if stop is not None:
                 for outgoing in waiting:
                     yield outgoing.id, stop
                 return
-            for outgoing, outcome in await self._send_some(waiting, row, witness):
+            for outgoing, outcome in await self._send_some(waiting, most, row, witness):
                 row.add(outgoing, outcome)
                 yield outgoing.id, outcome
 
@@ -120,14 +135,21 @@ class FcmProvider:
             return Unavailable("closed", "the provider was closed")
         return self._hold.outcome() or self._doubts.rest()
 
+    async def _turn(self, waiting: int) -> int:
+        """Wait until the next call may go; how many it may carry."""
+        most = 1 if self._doubts.are_many else min(self._at_once, waiting)
+        if self._pace is not None:
+            most = min(most, self._pace.together)
+            await self._pace.turn(most)
+        return most
+
     async def _send_some(
-        self, waiting: deque[Outgoing[PushContent]], row: _Row, witness: Witness
+        self, waiting: deque[Outgoing[PushContent]], most: int, row: _Row, witness: Witness
     ) -> list[tuple[Outgoing[PushContent], Outcome]]:
-        """Take as many as one call carries; ask the witness for all of them right before it."""
+        """Take up to `most`, which is what one call carries; ask the witness for all of them right before it."""
         settled: list[tuple[Outgoing[PushContent], Outcome]] = []
         made: list[tuple[Outgoing[PushContent], messaging.Message]] = []
         now = datetime.now(UTC)
-        most = 1 if self._doubts.are_many else self._at_once
         while waiting and len(made) < most:
             outgoing = waiting.popleft()
             if outgoing.expires_at <= now:  # the gate writes down why it was not sent
