@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +25,12 @@ from notifier.domain.caps import Cap
 from notifier.domain.messages import Lane
 from notifier.domain.plans import hash_of
 from notifier.domain.routing import Mode, Route
+from notifier.scheduler import _schedule
 from notifier.store import recipients
 from notifier.store.database import rows
 from notifier_channels.contract import Channel
 from tests.contract.test_timing import closed_now
+from tests.servers.api import settings_for
 from tests.world import MANDATORY, MARKETING, Scripted, World, new_id, small_templates
 
 pytestmark = pytest.mark.anyio
@@ -442,3 +445,17 @@ async def test_without_a_provider_for_any_of_its_channels_there_is_no_plan(world
     plan = await ask(world, await world.campaign(await world.people(2)))
     await dry_run(world, channels=frozenset())()
     assert (await row_of(world, plan))["problem"] == "product-news: none of its channels has a provider; set one up"
+
+
+async def test_the_scheduler_reckons_what_is_asked_for(world, database_url, redis_url, quick_templates):
+    plan = await ask(world, await world.campaign(await world.people(3)))
+    scheduler = asyncio.create_task(_schedule(settings_for(database_url, redis_url)))
+    try:
+        while (row := await row_of(world, plan))["hash"] is None:
+            assert not scheduler.done()
+            assert row["problem"] is None
+            await asyncio.sleep(0.05)
+    finally:
+        scheduler.cancel()
+        await asyncio.gather(scheduler, return_exceptions=True)
+    assert row["plan"]["channels"]["email"]["permitted"] == 3
