@@ -54,7 +54,8 @@ class Appearance(Environment):
     sms_segment_price: str | None = Field(
         None,
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? [A-Z]{3}$",
-        description="What one segment of a text message costs, such as `0.0079 USD`: `templates preview` estimates.",
+        description="What one segment of a text message costs, such as `0.0079 USD`: `templates preview` and the "
+        "dry-run of a campaign estimate.",
     )
     postal_address: str = Field("Notifier, 1 Example Street, Exampletown", description="In the foot of marketing mail.")
     list_domain: str = Field("lists.notifier.test", description="The domain of List-Id and Message-ID; one you own.")

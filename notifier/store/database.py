@@ -100,10 +100,15 @@ class Database:
         """Give all connections back."""
         await self._pool.close()
 
-    async def connect(self) -> Connection:
-        """A connection of its own, in no pool, for a lock that lasts as long as its process."""
+    async def connect(self, *, is_read_only: bool = False) -> Connection:
+        """A connection of its own, in no pool: for a lock that lasts as long as its process, or for long work.
+
+        `is_read_only`: it can neither write nor lock a row.
+        """
         connection = await psycopg.AsyncConnection.connect(self.url, **_CLIENT)
         await self._set_up(connection)
+        if is_read_only:
+            await connection.execute("SET default_transaction_read_only = on")
         return connection
 
     async def _set_up(self, connection: Connection) -> None:
