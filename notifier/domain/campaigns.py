@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from notifier.domain.messages import Category
-from notifier.domain.consent import Topic
+
+if TYPE_CHECKING:
+    from notifier.domain.consent import Topic
 
 BATCH = 500  #: people that are planned and sent together, at most
 
@@ -43,7 +47,7 @@ def is_notice(topic: Topic) -> bool:
     return topic.category is Category.TRANSACTIONAL and topic.mandatory
 
 
-# When to stop by itself ---------------------------------------------------------------------------------------------
+# When to stop by itself -----------------------------------------------------------------------------------------------
 
 SPOILED_SHARE = 0.01  #: of those decided; more than this, and never fewer than `SPOILED_LEAST`
 SPOILED_LEAST = 5
@@ -53,3 +57,12 @@ SPOILED_IN_ROW = 20
 def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:
     """Whether so many failed by our own fault, in rendering or configuration, that a person must look first."""
     return in_row >= SPOILED_IN_ROW or (spoiled >= SPOILED_LEAST and spoiled > decided * SPOILED_SHARE)
+
+
+# What each person gets ------------------------------------------------------------------------------------------------
+
+
+def data_for(properties: Collection[str], attributes: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """A template's data for one person: what the campaign gives, and of their own attributes what it leaves open."""
+    own = {name: attributes[name] for name in properties if name in attributes}
+    return {**own, **data}
