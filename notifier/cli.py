@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notifier.commands.campaigns import campaigns
 from notifier.commands.consent import consent
 from notifier.commands.explain import explain
 from notifier.commands.suppressions import suppressions
@@ -34,6 +35,7 @@ keys = typer.Typer(help="Make and revoke the keys that product code shows at the
 app.add_typer(keys, name="keys")
 app.add_typer(consent, name="consent")
 app.add_typer(suppressions, name="suppressions")
+app.add_typer(campaigns, name="campaigns")
 app.add_typer(webhooks, name="webhooks")
 app.command()(explain)
 
