@@ -158,3 +158,70 @@ class Imported(Answer):
     grants: int
     problems: tuple[BadLine, ...]
     problems_left_out: int
+
+
+class Campaign(Answer):
+    """A campaign as it stands."""
+
+    id: uuid.UUID
+    name: str
+    state: str
+    revision: int
+    template: str
+    data: dict[str, Any]
+    from_attributes: tuple[str, ...]
+    audience: dict[str, Any]
+    schedule: dict[str, Any]
+    sender: str | None
+    rate: float | None
+    expires_at: datetime | None
+    is_notice: bool
+    series_id: uuid.UUID | None
+    occurs_at: datetime | None
+    created_by: str
+    created_at: datetime
+    topic: str | None
+    category: str | None
+    scheduled_by: str | None
+    scheduled_at: datetime | None
+    plan_hash: str | None
+    starts_at: datetime | None
+    started_at: datetime | None
+    audience_size: int | None
+    pause_reason: str | None
+    ended_at: datetime | None
+    left_out: dict[str, int]
+
+
+class CampaignPlan(Answer):
+    """A dry-run. `hash` and `plan` are there when it is done, `problem` when it could not be."""
+
+    id: uuid.UUID
+    revision: int
+    asked_at: datetime
+    progress: dict[str, Any]
+    plan: dict[str, Any] | None
+    hash: str | None
+    problem: str | None
+    approved_by: str | None
+    approved_at: datetime | None
+
+
+class CampaignTest(Answer):
+    """The tests that are on their way."""
+
+    messages: tuple[MessageRef, ...]
+    note: str
+
+
+class CampaignPage(Answer):
+    """A piece of the list."""
+
+    campaigns: tuple[Campaign, ...]
+    next: uuid.UUID | None
+
+
+class Asked(Answer):
+    """Something is under way that is asked about by this id."""
+
+    id: uuid.UUID

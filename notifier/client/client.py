@@ -24,6 +24,7 @@ from notifier.client.answers import (
     Recipient,
 )
 from notifier.client.calls import Call, Calls, DeviceFields, Json, Notification, Options, RecipientFields
+from notifier.client.campaigns import AsyncCampaigns, Campaigns
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class Notifier:
     ) -> None:
         self._tries = tries
         self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
+        self.campaigns = Campaigns(self._ask)
 
     def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
         """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
@@ -138,6 +140,7 @@ class AsyncNotifier:
     ) -> None:
         self._tries = tries
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
+        self.campaigns = AsyncCampaigns(self._ask)
 
     async def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
         """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
