@@ -19,7 +19,7 @@ from notifier.dispatch.settling import settled, tried, write
 from notifier.domain import retry
 from notifier.domain.devices import STALE_AFTER
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
-from notifier.jobs import Jobs
+from notifier.jobs import RINGS_AT_ONCE, Jobs
 from notifier.journal import Testimony, testimony
 from notifier.store import (
     confirmations,
@@ -43,7 +43,6 @@ log = structlog.get_logger(__name__)
 
 REPEATS_AT_ONCE = 500
 FORGOTTEN_AT_ONCE = 5000
-RINGS_AT_ONCE = 8  #: unanswered rings that a lane may have; a worker that hears one empties the lane by itself
 BATCH = 500
 
 

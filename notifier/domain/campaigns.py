@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,30 @@ SPOILED_IN_ROW = 20
 def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:
     """Whether so many failed by our own fault, in rendering or configuration, that a person must look first."""
     return in_row >= SPOILED_IN_ROW or (spoiled >= SPOILED_LEAST and spoiled > decided * SPOILED_SHARE)
+
+
+# How far ahead it is planned ----------------------------------------------------------------------------------------
+
+AHEAD = timedelta(seconds=2)  #: of work that waits: an edit, a pause and a cancel take hold within it
+BATCHES_AHEAD = 20  #: at most, on each channel
+SHARE = timedelta(minutes=1)  #: of a spread that one batch holds at most
+
+
+def batch_size(rate: float | None, over: timedelta, people: int) -> int:
+    """How many people a batch holds: no more than a second of the rate, and no more than a minute of a spread.
+
+    `rate`: messages a second, or as fast as it goes. `over`: how long so many `people` are spread over.
+    """
+    by_rate = BATCH if rate is None else int(rate)
+    by_spread = math.ceil(people * (SHARE / over)) if over and people else BATCH
+    return max(1, min(BATCH, by_rate, by_spread))
+
+
+def batches_ahead(rate: float | None, size: int) -> int:
+    """How many batches may wait on a channel."""
+    if rate is None:
+        return BATCHES_AHEAD
+    return max(1, min(BATCHES_AHEAD, math.ceil(rate * AHEAD.total_seconds() / size)))
 
 
 # What each person gets ------------------------------------------------------------------------------------------------

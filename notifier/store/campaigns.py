@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from notifier.domain.campaigns import CampaignState, may_become
 from notifier.domain.messages import Category
+from notifier.store.batches import leave_out
 from notifier.store.database import Connection, Row, rows
 
 
@@ -197,18 +198,6 @@ async def resume(c: Connection, id_: UUID) -> bool:
     return moved
 
 
-# Batches that nobody has in hand go, and so does what is queued. The rest of the audience is in no batch yet. Whoever
-# holds a batch finds the campaign cancelled at the gate.
-_DROP = """
-WITH dropped AS (
-    DELETE FROM campaign_batches WHERE campaign_id = %(id)s AND due_at IS NOT NULL
-    RETURNING cardinality(recipients) AS n
-)
-UPDATE campaigns SET left_out = left_out || jsonb_build_object('cancelled',
-    (SELECT coalesce(sum(n), 0) FROM dropped)
-    + GREATEST(audience_size - (SELECT coalesce(sum(planned), 0) FROM campaign_walks WHERE campaign_id = %(id)s), 0))
-WHERE id = %(id)s AND audience_size IS NOT NULL
-"""
 _CANCEL_QUEUED = """
 WITH waiting AS MATERIALIZED (
     SELECT id FROM messages WHERE campaign_id = %s AND due_at IS NOT NULL AND state = 'queued'
@@ -220,10 +209,13 @@ FROM waiting WHERE m.id = waiting.id AND m.state = 'queued'
 
 
 async def cancel(c: Connection, id_: UUID) -> bool:
-    """Whatever is not over -> `cancelled`, with everything that has not been taken in hand."""
+    """Whatever is not over -> `cancelled`, with everything that nobody has in hand.
+
+    Whoever holds a batch finds the campaign cancelled at the gate.
+    """
     moved = await _move(c, id_, CampaignState.CANCELLED, "ended_at = clock_timestamp(), pause_reason = NULL")
     if moved:
-        await c.execute(_DROP, {"id": id_})
+        await leave_out(c, id_, "cancelled")
         await c.execute(_CANCEL_QUEUED, (id_,))
     return moved
 

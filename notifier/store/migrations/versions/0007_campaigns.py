@@ -56,7 +56,7 @@ CREATE TABLE campaigns (
     -- while it is sent
     starts_at         timestamptz,                  -- when its first batch is due
     started_at        timestamptz,
-    audience_size     integer,                      -- counted when it began
+    audience_size     integer,                      -- counted when it began; when it has ended, who was in it
     spoiled           integer NOT NULL DEFAULT 0,   -- could not be rendered, or our configuration was refused
     spoiled_in_row    integer NOT NULL DEFAULT 0,
     pause_reason      text,
@@ -92,6 +92,7 @@ CREATE TABLE campaign_walks (
     campaign_id  uuid NOT NULL REFERENCES campaigns ON DELETE CASCADE,
     zone         text NOT NULL DEFAULT '',      -- '': everybody
     due_at       timestamptz NOT NULL,
+    size         integer NOT NULL,              -- people: counted when it began, and again when all of them are planned
     position     uuid,                          -- the last recipient that is in a batch
     planned      integer NOT NULL DEFAULT 0,    -- people
     ended_at     timestamptz,
@@ -105,7 +106,7 @@ CREATE TABLE campaign_batches (
     channel      text NOT NULL CHECK (channel IN ('email', 'sms', 'push')),
     step         smallint NOT NULL DEFAULT 0,   -- domain.routing
     recipients   uuid[] NOT NULL,
-    starts_at    timestamptz NOT NULL,          -- of the walk: turns of later channels count from it
+    starts_at    timestamptz NOT NULL,          -- when these people's turn was: that of later channels counts from it
     due_at       timestamptz,                   -- set while it waits
     is_paced     boolean NOT NULL DEFAULT false,  -- its place in the campaign's rate is reserved
     worker_id    integer,                       -- whose hands it is in
@@ -116,6 +117,7 @@ CREATE TABLE campaign_batches (
     CHECK (num_nonnulls(due_at, worker_id, decided_at) = 1)
 );
 CREATE INDEX campaign_batches_due ON campaign_batches (channel, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX campaign_batches_open ON campaign_batches (campaign_id) WHERE decided_at IS NULL;
 CREATE INDEX campaign_batches_in_hand ON campaign_batches (worker_id) WHERE worker_id IS NOT NULL;
 
 ALTER TABLE messages
