@@ -24,6 +24,7 @@ from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.inbound import Inbound
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
+from notifier.dispatch.lists import Lists
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.plan import Plan
 from notifier.dispatch.posting import Post
@@ -81,6 +82,7 @@ class App:
     accept_one: AcceptOne
     register: Register
     devices: Devices
+    lists: Lists
     opt_out: OptOut
     ledger: Ledger
     confirm: Confirm
@@ -154,6 +156,7 @@ class App:
             accept_one=AcceptOne(accept),
             register=Register(database, hasher, templates.topics),
             devices=Devices(database, hasher),
+            lists=Lists(hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             ledger=Ledger(database, Look(hasher, templates.topics)),
             block=Block(hasher),

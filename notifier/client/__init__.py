@@ -11,6 +11,7 @@ again is decided once, in `calls` and `again`.
 
 from notifier.client.answers import (
     Accepted,
+    AudienceCount,
     BadLine,
     Campaign,
     CampaignPlan,
@@ -20,13 +21,17 @@ from notifier.client.answers import (
     Event,
     Happening,
     Imported,
+    ListReport,
     MessageRecord,
     MessageRef,
     MessageState,
     NotificationRecord,
+    Person,
     Recipient,
     RecipientRef,
     TooLate,
+    UnreadableLine,
+    UploadedList,
 )
 from notifier.client.calls import (
     CampaignFields,
@@ -56,6 +61,7 @@ __all__ = [
     "TRIES",
     "Accepted",
     "AsyncNotifier",
+    "AudienceCount",
     "BadLine",
     "Campaign",
     "CampaignFields",
@@ -71,6 +77,7 @@ __all__ = [
     "Happening",
     "Imported",
     "Json",
+    "ListReport",
     "MessageRecord",
     "MessageRef",
     "MessageState",
@@ -79,6 +86,7 @@ __all__ = [
     "Notifier",
     "NotifierError",
     "Options",
+    "Person",
     "Problem",
     "Recipient",
     "RecipientFields",
@@ -86,5 +94,7 @@ __all__ = [
     "Refused",
     "TooLate",
     "Unreachable",
+    "UnreadableLine",
+    "UploadedList",
     "verify_webhook",
 ]

@@ -225,3 +225,54 @@ class Asked(Answer):
     """Something is under way that is asked about by this id."""
 
     id: uuid.UUID
+
+
+class UnreadableLine(Answer):
+    """A line of a list that can name nobody, and why."""
+
+    line: int
+    detail: str
+
+
+class ListReport(Answer):
+    """What came of a list's lines. Of those that name nobody and those that cannot be read: how many, and the first."""
+
+    lines: int
+    people: int
+    doubled: int
+    unknown: int
+    unknown_lines: tuple[int, ...]
+    unreadable: int
+    unreadable_lines: tuple[UnreadableLine, ...]
+
+
+class UploadedList(Answer):
+    """A list of people for campaigns. One that is not ready broke off, or is under way, and has no report yet."""
+
+    id: uuid.UUID
+    name: str
+    is_ready: bool
+    report: ListReport | None
+    created_at: datetime
+
+
+class UploadedLists(Answer):
+    """A piece of all lists, the newest first."""
+
+    lists: tuple[UploadedList, ...]
+    next: uuid.UUID | None
+
+
+class Person(Answer):
+    """Somebody of an audience. Without an id when only an address is known."""
+
+    id: str | None
+    locale: str | None
+    timezone: str | None
+
+
+class AudienceCount(Answer):
+    """How many people an audience has now, and some of them."""
+
+    people: int
+    sample: tuple[Person, ...]

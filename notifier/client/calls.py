@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from notifier.client.answers import (
     Accepted,
     Asked,
+    AudienceCount,
     Campaign,
     CampaignPage,
     CampaignPlan,
@@ -27,6 +28,8 @@ from notifier.client.answers import (
     MessageRecord,
     NotificationRecord,
     Recipient,
+    UploadedList,
+    UploadedLists,
 )
 
 T = TypeVar("T")
@@ -227,6 +230,34 @@ class Calls:
     def remove_device(recipient: str, device: uuid.UUID | str) -> Call[None]:
         """Say that the app is gone, or its owner."""
         return Call("DELETE", f"{_devices(recipient)}/{_part(device)}", _read_nothing)
+
+    @staticmethod
+    def count_audience(audience: Json, sample: int) -> Call[AudienceCount]:
+        """How many people an audience has."""
+        body = _body({"audience": audience, "sample": sample})
+        return Call("POST", "/v1/audiences/count", _model(AudienceCount), body)
+
+    @staticmethod
+    def upload_list(name: str, csv: str | bytes) -> Call[UploadedList]:
+        """A list of people, as the text of a CSV file."""
+        content = csv.encode() if isinstance(csv, str) else csv
+        return Call("POST", f"/v1/lists?{urlencode({'name': name})}", _model(UploadedList), content, "text/csv")
+
+    @staticmethod
+    def uploaded_list(id_: uuid.UUID | str) -> Call[UploadedList]:
+        """A list as it stands."""
+        return Call("GET", f"/v1/lists/{_part(id_)}", _model(UploadedList))
+
+    @staticmethod
+    def uploaded_lists(before: uuid.UUID | None, limit: int) -> Call[UploadedLists]:
+        """A piece of all lists."""
+        query = urlencode({"limit": limit} | ({"before": str(before)} if before else {}))
+        return Call("GET", f"/v1/lists?{query}", _model(UploadedLists))
+
+    @staticmethod
+    def remove_list(id_: uuid.UUID | str) -> Call[None]:
+        """A list that nobody needs any more."""
+        return Call("DELETE", f"/v1/lists/{_part(id_)}", _read_nothing)
 
     @staticmethod
     def events(after: str | None, types: Sequence[str], limit: int) -> Call[Events]:

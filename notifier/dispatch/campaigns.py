@@ -26,7 +26,7 @@ from notifier.domain.schedules import Schedule
 from notifier.domain.tokens import FRESH_LINK
 from notifier.errors import Conflict, InvalidInput, Problem
 from notifier.rendering import Template, Templates
-from notifier.store import campaigns, messages, templates
+from notifier.store import campaigns, lists, messages, templates
 from notifier.store.campaigns import Approval, Campaign, Content, Plan
 from notifier.store.database import Connection
 from notifier_channels.contract import Channel
@@ -45,6 +45,7 @@ class _Sound:
 
     content: Content
     template: Template
+    audience: Audience
     schedule: Schedule
 
 
@@ -69,7 +70,7 @@ class Campaigns:
         first = await once.answered(c) if once else None
         if first is not None:
             return await current(c, UUID(first["id"])), True
-        content = self._checked(content, await messages.clock(c)).content
+        content = (await self._sound(c, content, await messages.clock(c))).content
         require(actor, is_notice=content.is_notice)
         id_ = self._new_id()
         if once:
@@ -88,7 +89,7 @@ class Campaigns:
         campaign, now = await locked(c, id_, actor), await messages.clock(c)
         content = replace(campaign.content, **said)
         if campaign.state is CampaignState.DRAFT:
-            content = self._checked(content, now).content
+            content = (await self._sound(c, content, now)).content
             require(actor, is_notice=content.is_notice)
         elif campaign.state in UNDER_WAY:
             _refuse_while_sent(content, said, now)
@@ -120,7 +121,7 @@ class Campaigns:
             raise refused(campaign, "previewed", *UNSENT)
         if campaign.template_version is not None:
             return await campaigns.ask_plan(c, self._new_id(), campaign, campaign.template_version)
-        template = self._checked(campaign.content, await messages.clock(c)).template
+        template = (await self._sound(c, campaign.content, await messages.clock(c))).template
         return await campaigns.ask_plan(c, self._new_id(), campaign, await templates.register(c, template))
 
     async def schedule(self, c: Connection, id_: UUID, plan_hash: str, actor: Actor) -> Campaign:
@@ -137,7 +138,7 @@ class Campaigns:
         if campaign.state is not CampaignState.DRAFT:
             raise refused(campaign, "scheduled", CampaignState.DRAFT)
         now = await messages.clock(c)
-        sound = self._checked(campaign.content, now)
+        sound = await self._sound(c, campaign.content, now)
         require(actor, is_notice=sound.content.is_notice)
         version = await templates.register(c, sound.template)
         plan = _chosen(await campaigns.plans_with(c, id_, plan_hash), campaign, version)
@@ -147,8 +148,13 @@ class Campaigns:
 
     # What is wrong ----------------------------------------------------------------------------------------------------
 
+    async def _sound(self, c: Connection, content: Content, now: datetime) -> _Sound:
+        """Raises InvalidInput with everything that is wrong; its lists stay there until the transaction ends."""
+        sound = self._checked(content, now)
+        await lists.hold(c, sound.audience)
+        return sound
+
     def _checked(self, content: Content, now: datetime) -> _Sound:
-        """Raises InvalidInput with everything that is wrong."""
         problems: list[Problem] = []
         template = self.templates.find(content.template)
         if template is None:
@@ -164,7 +170,7 @@ class Campaigns:
         stored = replace(
             content, audience=audience.document, schedule=schedule.document, is_notice=is_notice(template.topic)
         )
-        return _Sound(stored, template, schedule)
+        return _Sound(stored, template, audience, schedule)
 
     def _template_problems(self, template: Template) -> list[Problem]:
         if not template.is_marketing and not is_notice(template.topic):
@@ -196,7 +202,8 @@ def _parsed(parse: Callable[[], T], problems: list[Problem]) -> T | None:
 
 
 def _timing_problems(schedule: Schedule | None, expires_at: datetime | None, now: datetime) -> list[Problem]:
-    """What is wrong with its times, seen from `now`."""
+    """What is wrong with its times, seen from `now`. Without a `schedule`: while it is sent."""
+    remedy = "choose a later time" + (", or null to leave it to the template" if schedule else "")
     if schedule and schedule.ends_at(now) < now - PAST_MEANS_NOW:
         return [Problem("/schedule/at", "lies in the past; null means at once")]
     starts_at = schedule.starts_at(now) if schedule else now
@@ -205,9 +212,9 @@ def _timing_problems(schedule: Schedule | None, expires_at: datetime | None, now
     if expires_at is None:
         return []
     if expires_at <= now:
-        return [Problem("/expires_at", "lies in the past; choose a later time")]
+        return [Problem("/expires_at", f"lies in the past; {remedy}")]
     if expires_at <= starts_at:
-        return [Problem("/expires_at", "lies before it begins; choose a later time, or null for the template's")]
+        return [Problem("/expires_at", f"lies before it begins; {remedy}")]
     if expires_at > now + 2 * FURTHEST:
         return [Problem("/expires_at", "lies more than two years ahead; choose an earlier time")]
     return []

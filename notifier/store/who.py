@@ -218,6 +218,14 @@ UPDATE recipients r SET snoozed_until = GREATEST(r.snoozed_until, nameless.snooz
 FROM {_PAIRS} JOIN recipients nameless ON nameless.id = v.nameless
 WHERE r.id = v.adopter AND nameless.snoozed_until IS NOT NULL
 """
+# Through the lists, of which there are few: `list_members` is found by list first.
+_KEEP_ON_LISTS = f"""
+INSERT INTO list_members (list_id, recipient_id)
+SELECT m.list_id, v.adopter
+FROM {_PAIRS} CROSS JOIN lists l JOIN list_members m ON m.list_id = l.id AND m.recipient_id = v.nameless
+FOR KEY SHARE OF l
+ON CONFLICT DO NOTHING
+"""
 _MARK_MERGED = f"""
 UPDATE recipients r SET merged_into = v.adopter, updated_at = clock_timestamp() FROM {_PAIRS} WHERE r.id = v.nameless
 """
@@ -235,6 +243,7 @@ async def _merge(c: Connection, planned: Plan) -> None:
     await c.execute(_MOVE_NOTIFICATIONS, pairs)  # before the messages: it is through them that they are found
     await c.execute(_MOVE_MESSAGES, pairs)
     await c.execute(_KEEP_SNOOZE, pairs)
+    await c.execute(_KEEP_ON_LISTS, pairs)  # else who asked to be left out would be written to after all
     await c.execute(_MARK_MERGED, pairs)
 
 

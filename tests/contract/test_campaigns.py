@@ -85,6 +85,8 @@ async def test_a_notice_is_a_campaign_of_a_mandatory_topic(api: Api) -> None:
         ({"data": NEWS | {"title": 7}}, "/data/title", "must be of type string"),
         ({"data": NEWS | {"stories": [{"title": "One", "text": "Two"}]}}, "/data/stories/0/url", "is missing"),
         ({"audience": {"who": "all"}}, "/audience/who", "is not a known field"),
+        ({"audience": {"list": str(uuid4())}}, "/audience/list", "no list that is there"),
+        ({"audience": {"exclude": [str(uuid4())]}}, "/audience/exclude/0", "no list that is there"),
         ({"audience": {"filter": {"subscribed": "no-such"}}}, "/audience/filter/subscribed", ""),
         ({"schedule": {"at": "tomorrow"}}, "/schedule/at", ""),
         ({"schedule": {"at": "2020-01-01T00:00:00Z"}}, "/schedule/at", "lies in the past"),
@@ -350,6 +352,24 @@ async def test_what_has_gone_wrong_since_is_said_when_it_is_scheduled(api: Api) 
     hash_ = await foresee(api, id_)
     await api.execute('UPDATE campaigns SET schedule = \'{"at": "2020-01-01T00:00:00Z"}\' WHERE id = %s', (id_,))
     assert pointers(await do(api, id_, "schedule", plan=hash_)) == ["/schedule/at"]
+
+
+async def test_the_expiry_of_an_earlier_schedule_can_be_left_to_the_template_again(api: Api) -> None:
+    id_ = await scheduled(api, schedule={"at": z(SOON)})
+    await post(api, id_, "unschedule")
+    far = SOON + timedelta(days=90)
+    refused = await edit(api, id_, schedule={"at": z(far)})
+    assert (pointers(refused), "or null" in refused.text) == (["/expires_at"], True)
+    assert (await edit(api, id_, schedule={"at": z(far)}, expires_at=None)).json()["expires_at"] is None
+
+
+async def test_the_lists_of_a_campaign_stay_there_while_it_may_be_sent(api: Api) -> None:
+    csv = {"content": b"id\nuser-17\n", "headers": {"Content-Type": "text/csv"}}
+    made = (await api.client.post("/v1/lists", params={"name": "Buyers"}, **csv)).json()["id"]
+    id_ = await draft(api, audience={"list": made})
+    assert (await api.client.delete(f"/v1/lists/{made}")).status_code == 409
+    await post(api, id_, "cancel")
+    assert (await api.client.delete(f"/v1/lists/{made}")).status_code == 204
 
 
 async def test_taking_it_back_unpins_and_the_same_dry_run_still_approves(api: Api) -> None:
