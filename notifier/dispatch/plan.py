@@ -28,9 +28,9 @@ from notifier.domain.schedules import Recurrence, Schedule, known_zone
 from notifier.errors import NotConfigured, NotifierError
 from notifier.jobs import RINGS_AT_ONCE, Jobs
 from notifier.rendering import Template, Templates
-from notifier.store import audiences, batches
-from notifier.store.batches import EVERYBODY, MOVED, Alive, Page, Slice, Walk
+from notifier.store import audiences, planning
 from notifier.store.database import AWAY, Connection, Database
+from notifier.store.planning import EVERYBODY, MOVED, Alive, Page, Slice, Walk
 from notifier.telemetry import where
 from notifier_channels.contract import Channel
 
@@ -56,7 +56,7 @@ class Plan:
     async def __call__(self) -> None:
         """Start what is due, plan what is sent, end what is done. One that resists does not hold up the others."""
         async with self.database.connection() as c:
-            alive = await batches.alive(c)
+            alive = await planning.alive(c)
         for campaign in alive:
             if self._resting.get(campaign.id, 0.0) > time.monotonic():
                 continue
@@ -86,7 +86,7 @@ class Plan:
     async def _ring(self) -> None:
         """Ring for the batches that are due, as often as there are any, as long as the rings are answered."""
         async with self.database.connection() as c:
-            due = await batches.due(c, RINGS_AT_ONCE)
+            due = await planning.due(c, RINGS_AT_ONCE)
         if not due:
             return
         waiting = await asyncio.to_thread(self.jobs.waiting, Lane.MARKETING)
@@ -102,9 +102,9 @@ class Plan:
             walks = await self._walks(c, campaign, schedule)
         people = sum(walk.size for walk in walks)
         if campaign.expires_at is not None and campaign.expires_at <= campaign.now:
-            if await self.database.transact(lambda c: batches.give_up(c, campaign, people)):
+            if await self.database.transact(lambda c: planning.give_up(c, campaign, people)):
                 log.warning("campaign.expired", campaign=str(campaign.id), people=people, began=False)
-        elif await self.database.transact(lambda c: batches.begin(c, campaign, walks)):
+        elif await self.database.transact(lambda c: planning.begin(c, campaign, walks)):
             log.info("campaign.started", campaign=str(campaign.id), people=people)
 
     async def _walks(self, c: Connection, campaign: Alive, schedule: Schedule) -> list[Walk]:
@@ -133,8 +133,8 @@ class Plan:
     async def _send(self, campaign: Alive, schedule: Schedule) -> None:
         """Cut as many batches as may wait, from the walks that are due; finish the campaign when there is no more."""
         async with self.database.connection() as c:
-            walks = await batches.open_walks(c, campaign.id)
-            waiting = await batches.waiting(c, campaign.id)
+            walks = await planning.open_walks(c, campaign.id)
+            waiting = await planning.waiting(c, campaign.id)
         if not walks:
             await self._finish(campaign)
         due = [
@@ -159,7 +159,7 @@ class Plan:
             met = await self._meet(c, campaign, walk, count * cut.size, is_local=is_local)
         slices = list(cut.slices(campaign, walk, len(met.people)))
         page = Page(met.people, slices, met.position, is_last=met.is_last)
-        await self.database.transact(lambda c: batches.cut(c, campaign.id, walk, page))
+        await self.database.transact(lambda c: planning.cut(c, campaign.id, walk, page))
         return -(-len(met.people) // cut.size)
 
     async def _meet(self, c: Connection, campaign: Alive, walk: Walk, limit: int, *, is_local: bool) -> _Met:
@@ -170,7 +170,7 @@ class Plan:
         met = await audiences.walk(c, audience, walk.position, look, zone)
         people = met
         if is_local:
-            changed = await batches.changed(c, campaign.id, met)
+            changed = await planning.changed(c, campaign.id, met)
             people = [one for one in met if not (changed.get(one, True) if is_search else changed.get(one, False))]
         if len(people) > limit:
             return _Met(people[:limit], people[limit - 1], is_last=False)
@@ -191,12 +191,12 @@ class Plan:
 
     async def _expire(self, campaign: Alive) -> None:
         """Stop walking and drop what waits. What is queued expires by itself; then it is finished."""
-        if people := await self.database.transact(lambda c: batches.expire(c, campaign.id)):
+        if people := await self.database.transact(lambda c: planning.expire(c, campaign.id)):
             log.warning("campaign.expired", campaign=str(campaign.id), people=people, began=True)
         await self._finish(campaign)
 
     async def _finish(self, campaign: Alive) -> None:
-        if await self.database.transact(lambda c: batches.finish(c, campaign.id)):
+        if await self.database.transact(lambda c: planning.finish(c, campaign.id)):
             log.info("campaign.finished", campaign=str(campaign.id))
 
     # Again and again --------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Plan:
         occurred = list(takewhile(lambda at: at <= until, recurs.after(since)))
         if occurred:
             await self._occur(series, schedule, recurs, occurred)
-        elif until < series.now and await self.database.transact(lambda c: batches.give_up(c, series, 0)):
+        elif until < series.now and await self.database.transact(lambda c: planning.give_up(c, series, 0)):
             log.info("campaign.series_ended", campaign=str(series.id))
 
     async def _occur(self, series: Alive, schedule: Schedule, recurs: Recurrence, occurred: Sequence[datetime]) -> None:
@@ -217,7 +217,7 @@ class Plan:
         once = schedule.occurrence(occurs_at).document
         expires_at = occurs_at + recurs.expires_after
         is_new = await self.database.transact(
-            lambda c: batches.occur(c, series, new, occurs_at, once, min(expires_at, series.expires_at or expires_at))
+            lambda c: planning.occur(c, series, new, occurs_at, once, min(expires_at, series.expires_at or expires_at))
         )
         if is_new and missed:
             first, last = missed[0].isoformat(), missed[-1].isoformat()

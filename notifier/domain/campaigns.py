@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from notifier.domain.messages import Category
 
 if TYPE_CHECKING:
     from notifier.domain.consent import Topic
+
+LOOK_AGAIN = timedelta(minutes=10)  #: how long a message of a paused campaign waits, unless it is resumed before
 
 BATCH = 500  #: people that are planned and sent together, at most
 
@@ -56,12 +59,21 @@ SPOILED_LEAST = 5
 SPOILED_IN_ROW = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Of one batch: what failed by our own fault."""
+
+    count: int
+    longest: int  #: run of them
+    trailing: int | None  #: the run that the batch ended with; None: there was nothing but failures
+
+
 def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:
     """Whether so many failed by our own fault, in rendering or configuration, that a person must look first."""
     return in_row >= SPOILED_IN_ROW or (spoiled >= SPOILED_LEAST and spoiled > decided * SPOILED_SHARE)
 
 
-# How far ahead it is planned ----------------------------------------------------------------------------------------
+# How far ahead it is planned ------------------------------------------------------------------------------------------
 
 AHEAD = timedelta(seconds=2)  #: of work that waits: an edit, a pause and a cancel take hold within it
 BATCHES_AHEAD = 20  #: at most, on each channel

@@ -1,306 +1,311 @@
-"""Campaigns on their way: the walks over their audience, the batches that are cut from it, and what becomes of both."""
+"""Batches of campaigns: slices of an audience that are planned together, decided together and sent together.
+
+A batch waits until a worker takes it in hand. Its messages become rows when it is decided, with their attempts, in one
+transaction; until then a death costs nothing, and afterwards its messages are like any others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
-
-from notifier.domain.campaigns import CampaignState
-from notifier.store.database import Connection, rows
+from notifier.domain.campaigns import CampaignState, Failures, may_become
+from notifier.domain.messages import Category, Lane, State
+from notifier.store.database import Connection, Row, rows
+from notifier.store.messages import Intent
 from notifier_channels.contract import Channel
-
-# Planning -----------------------------------------------------------------------------------------------------------
-#
-# Who plans locks the campaign, then its walks, then its batches. A look takes no lock: what is then written names what
-# was seen, and nothing is written when that has changed.
-
-EVERYBODY = ""  #: the zone of a walk that is the only one; beside walks of zones: those of whom none is known
-MOVED = "*"  #: of the walk after those of all zones: for whom none of them has met, because they moved meanwhile
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
-    """A campaign that is scheduled, sending or paused, as the planner sees it."""
+class Campaign:
+    """A campaign as far as its messages need it."""
 
     id: UUID
     state: CampaignState
-    revision: int
-    template_version: int
-    audience: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-    rate: float | None
-    expires_at: datetime | None
-    scheduled_at: datetime
-    last_occurrence: datetime | None  #: of a recurring one
-    now: datetime
+    data: Mapping[str, Any]
+    sender: str | None
+    expires_at: datetime | None  #: None: a draft
+    spoiled_in_row: int  #: the last so many messages failed by our own fault
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """How far the audience, or its people of one zone, has been walked."""
+class PlannedBatch:
+    """A slice of the audience that this worker has in hand."""
 
-    zone: str
-    due_at: datetime
-    size: int  #: people, when it began
-    position: UUID | None = None  #: the last one who is in a batch
-    planned: int = 0  #: people who are
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A batch that is to be: these of the people who come next in a walk, on one channel."""
-
+    campaign_id: UUID
+    n: int
     channel: Channel
     step: int
-    first: int  #: the place of its first person among them
-    end: int  #: and the one after its last
+    recipients: Sequence[UUID]
     starts_at: datetime
-    due_at: datetime
+    is_paced: bool
+    rate: float | None  #: of the campaign, in messages a second
+    template_version: int
+    topic: str
+    category: Category
+
+
+async def campaigns(c: Connection, ids: Collection[UUID]) -> dict[UUID, Campaign]:
+    """These campaigns, as they stand now."""
+    query = "SELECT id, state, data, sender, expires_at, spoiled_in_row FROM campaigns WHERE id = ANY(%s)"
+    return {
+        row["id"]: Campaign(**{**row, "state": CampaignState(row["state"])})
+        for row in await rows(c, query, (list(ids),))
+    }
+
+
+# In hand --------------------------------------------------------------------------------------------------------------
+
+# One that was taken in hand several times and never decided may be what brings workers down: it is not taken again, and
+# the planner pauses its campaign. What is more than the provider takes at once goes on waiting as a batch of its own.
+_CLAIM = """
+WITH taken AS MATERIALIZED (
+    SELECT w.campaign_id, w.n, w.recipients[%(limit)s + 1 :] AS rest,
+           w.channel, w.step, w.starts_at, w.due_at, w.is_paced
+    FROM campaign_batches w JOIN campaigns s ON s.id = w.campaign_id AND s.state = 'sending'
+    WHERE w.channel = %(channel)s AND w.due_at <= statement_timestamp() AND w.claims < %(claims)s
+    ORDER BY w.due_at, w.campaign_id, w.n LIMIT 1 FOR NO KEY UPDATE OF w SKIP LOCKED
+), rest AS (
+    INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, due_at, is_paced)
+    SELECT campaign_id, channel, step, rest, starts_at, due_at, is_paced FROM taken WHERE cardinality(rest) > 0
+)
+UPDATE campaign_batches b SET worker_id = %(worker)s, due_at = NULL, claims = b.claims + 1,
+    recipients = b.recipients[: %(limit)s]
+FROM campaigns c, taken
+WHERE (b.campaign_id, b.n) = (taken.campaign_id, taken.n) AND c.id = b.campaign_id
+RETURNING b.campaign_id, b.n, b.channel, b.step, b.recipients, b.starts_at, b.is_paced,
+          c.rate, c.template_version, c.topic, c.category
+"""
+MAX_CLAIMS = 3
+
+
+async def claim(c: Connection, worker: int, channel: Channel, limit: int) -> PlannedBatch | None:
+    """Take up to `limit` people in hand, of the batch that has waited longest and whose campaign is being sent."""
+    asked = {"worker": worker, "channel": channel, "claims": MAX_CLAIMS, "limit": limit}
+    found = await rows(c, _CLAIM, asked)
+    if not found:
+        return None
+    row = found[0]
+    return PlannedBatch(**{**row, "channel": Channel(row["channel"]), "category": Category(row["category"])})
+
+
+async def waiting(c: Connection, channels: Sequence[Channel]) -> set[Channel]:
+    """Those of these channels for which a batch waits."""
+    found = await rows(
+        c,
+        "SELECT channel FROM unnest(%s::text[]) AS asked (channel) WHERE EXISTS (SELECT 1 FROM campaign_batches b"
+        " JOIN campaigns c ON c.id = b.campaign_id AND c.state = 'sending'"
+        " WHERE b.channel = asked.channel AND b.due_at <= statement_timestamp() AND b.claims < %s)",
+        ([str(channel) for channel in channels], MAX_CLAIMS),
+    )
+    return {Channel(row["channel"]) for row in found}
+
+
+async def give_back(c: Connection, worker: int, batch: PlannedBatch, wait: float = 0.0, *, is_paced: bool) -> None:
+    """Let it wait again, unharmed: it counts as not taken in hand. `wait`: seconds until it is due."""
+    await c.execute(
+        "UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp() + %s * interval '1 second',"
+        " claims = claims - 1, is_paced = %s WHERE campaign_id = %s AND n = %s AND worker_id = %s",
+        (wait, is_paced, batch.campaign_id, batch.n, worker),
+    )
+
+
+async def requeue(c: Connection, worker: int) -> None:
+    """What a dead worker did not decide waits again. What brought down several of them stops its campaign."""
+    found = await rows(
+        c,
+        "UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp()"
+        " WHERE worker_id = %s AND decided_at IS NULL RETURNING campaign_id, claims",
+        (worker,),
+    )
+    for campaign in {row["campaign_id"] for row in found if row["claims"] >= MAX_CLAIMS}:
+        await stop(c, campaign, "poison")
+
+
+async def let_go(c: Connection, worker: int) -> None:
+    """What a dead worker had decided is settled now."""
+    await c.execute("UPDATE campaign_batches SET worker_id = NULL WHERE worker_id = %s", (worker,))
+
+
+# Decided --------------------------------------------------------------------------------------------------------------
+
+_FACTS = """
+SELECT r.id AS recipient_id, r.locale, r.timezone, r.snoozed_until, r.attributes,
+       a.id AS address_id, a.address, a.address_hash, a.hash_key, a.removed_at,
+       statement_timestamp() AS now,
+       EXISTS (SELECT 1 FROM addresses o WHERE o.channel = a.channel AND o.address_hash = a.address_hash
+               AND o.removed_at IS NULL AND o.recipient_id <> a.recipient_id) AS is_shared,
+       CASE WHEN a.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = a.id) END AS platform
+FROM recipients r JOIN addresses a ON a.recipient_id = r.id AND a.channel = %s AND a.removed_at IS NULL
+WHERE r.id = ANY(%s)
+"""
+
+
+async def facts_of(c: Connection, batch: PlannedBatch) -> list[Row]:
+    """All that gate and rendering need to know of each address in the batch. Its people are locked."""
+    return await rows(c, _FACTS, (batch.channel, list(batch.recipients)))
+
+
+async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) -> set[bytes]:
+    """Of these addresses, which several people hold: those at which the campaign has gone to somebody already.
+
+    Two batches with two holders of one address take turns until they commit.
+    """
+    chosen = sorted(hashes)
+    for digest in chosen:  # in one order; a statement for each, as an aggregate's order is not the locks'
+        await c.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s || encode(%s, 'hex'), 0))", (campaign.hex, digest)
+        )
+    found = await rows(
+        c,
+        "SELECT DISTINCT a.address_hash FROM addresses a JOIN messages m ON m.address_id = a.id"
+        " AND m.recipient_id = a.recipient_id AND m.channel = a.channel AND m.campaign_id = %s AND NOT m.is_test"
+        " WHERE a.address_hash = ANY(%s) AND m.state NOT IN ('suppressed', 'expired', 'cancelled')",
+        (campaign, chosen),
+    )
+    return {row["address_hash"] for row in found}
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """The people who come next in a walk, and the batches that are made of them."""
+class Born:
+    """A message of a campaign as it is decided."""
 
-    people: Sequence[UUID]
-    slices: Sequence[Slice]
-    position: UUID | None  #: where it ends; None: nobody was met
-    is_last: bool  #: nobody comes after them
-
-
-async def alive(c: Connection) -> list[Alive]:
-    """Every campaign that something may have to be done for, those that began first at the head."""
-    async with c.cursor(row_factory=class_row(Alive)) as cursor:
-        await cursor.execute(
-            "SELECT id, state, revision, template_version, audience, schedule, rate, expires_at, scheduled_at,"
-            " (SELECT max(o.occurs_at) FROM campaigns o WHERE o.series_id = s.id) AS last_occurrence,"
-            " clock_timestamp() AS now"
-            " FROM campaigns s WHERE state IN ('scheduled', 'sending', 'paused') ORDER BY started_at NULLS LAST, id"
-        )
-        return await cursor.fetchall()
+    id: UUID
+    recipient_id: UUID
+    address_id: UUID
+    state: State
+    decision: str | None  #: as JSON: most of a batch rest on the same
+    reason: str | None = None
+    due_at: datetime | None = None
 
 
-async def begin(c: Connection, campaign: Alive, walks: Sequence[Walk]) -> bool:
-    """`scheduled` -> `sending`, with its walks; False when it is no longer as it was seen."""
-    moved = await c.execute(
-        "UPDATE campaigns SET state = 'sending', started_at = clock_timestamp(), starts_at = %s, audience_size = %s"
-        " WHERE id = %s AND state = 'scheduled' AND revision = %s AND scheduled_at = %s",
-        (
-            min((walk.due_at for walk in walks), default=campaign.now),
-            sum(walk.size for walk in walks),
-            campaign.id,
-            campaign.revision,
-            campaign.scheduled_at,
-        ),
-    )
-    if not moved.rowcount:
-        return False
-    await c.execute(
-        "INSERT INTO campaign_walks (campaign_id, zone, due_at, size)"
-        " SELECT %s, v.* FROM unnest(%s::text[], %s::timestamptz[], %s::int[]) AS v (zone, due_at, size)",
-        (campaign.id, [w.zone for w in walks], [w.due_at for w in walks], [w.size for w in walks]),
-    )
-    return True
-
-
-async def give_up(c: Connection, campaign: Alive, people: int) -> bool:
-    """`scheduled` -> `finished`, for it expired before it began, and so many `people` were left out.
-
-    A recurring one only comes to its end: it has nobody.
-    """
-    moved = await c.execute(
-        "UPDATE campaigns SET state = 'finished', ended_at = clock_timestamp(), audience_size = %s, left_out = %s"
-        " WHERE id = %s AND state = 'scheduled' AND revision = %s AND scheduled_at = %s",
-        (people, Jsonb({"expired": people} if people else {}), campaign.id, campaign.revision, campaign.scheduled_at),
-    )
-    return bool(moved.rowcount)
-
-
-async def open_walks(c: Connection, campaign: UUID) -> list[Walk]:
-    """Its walks that have not ended, the one that is due first at the head."""
-    async with c.cursor(row_factory=class_row(Walk)) as cursor:
-        await cursor.execute(
-            "SELECT zone, due_at, size, position, planned FROM campaign_walks"
-            " WHERE campaign_id = %s AND ended_at IS NULL ORDER BY due_at, zone",
-            (campaign,),
-        )
-        return await cursor.fetchall()
-
-
-async def waiting(c: Connection, campaign: UUID) -> dict[Channel, int]:
-    """How many batches wait on each channel, not counting those whose turn comes after another channel's."""
-    found = await rows(
-        c,
-        "SELECT channel, count(*) AS batches FROM campaign_batches"
-        " WHERE campaign_id = %s AND decided_at IS NULL AND due_at IS NOT NULL AND step = 0 GROUP BY channel",
-        (campaign,),
-    )
-    return {Channel(row["channel"]): row["batches"] for row in found}
-
-
-async def changed(c: Connection, campaign: UUID, people: Sequence[UUID]) -> dict[UUID, bool]:
-    """Who of these people has changed since the campaign began; and whether they are in a batch of it already."""
-    found = await rows(
-        c,
-        "SELECT id FROM recipients WHERE id = ANY(%s)"
-        " AND updated_at > (SELECT started_at - interval '1 minute' FROM campaigns WHERE id = %s)",
-        (list(people), campaign),
-    )
-    if not found:
-        return {}  # as nearly always: the batches are not looked through
-    ids = [row["id"] for row in found]
-    planned = await rows(
-        c,
-        "SELECT DISTINCT person FROM campaign_batches, unnest(recipients) AS person"
-        " WHERE campaign_id = %s AND person = ANY(%s)",
-        (campaign, ids),
-    )
-    are_planned = {row["person"] for row in planned}
-    return {id_: id_ in are_planned for id_ in ids}
-
-
-async def cut(c: Connection, campaign: UUID, walk: Walk, page: Page) -> bool:
-    """Put the next people of a walk into batches, all or none; False: it is not being sent, or another was first."""
-    if not await rows(c, "SELECT 1 FROM campaigns WHERE id = %s AND state = 'sending' FOR SHARE", (campaign,)):
-        return False
-    # One planner at a time numbers the batches of a campaign: who holds its first walk.
-    first = "(SELECT min(zone) FROM campaign_walks WHERE campaign_id = %(id)s)"
-    await c.execute(
-        f"SELECT 1 FROM campaign_walks WHERE campaign_id = %(id)s AND zone = {first} FOR NO KEY UPDATE",
-        {"id": campaign},
-    )
-    moved = await c.execute(
-        "UPDATE campaign_walks SET position = COALESCE(%(last)s, position), planned = planned + %(people)s,"
-        " size = CASE WHEN %(is_last)s THEN planned + %(people)s ELSE size END,"
-        " ended_at = CASE WHEN %(is_last)s THEN clock_timestamp() END"
-        " WHERE campaign_id = %(id)s AND zone = %(zone)s AND position IS NOT DISTINCT FROM %(position)s"
-        " AND ended_at IS NULL",
-        {
-            "id": campaign,
-            "zone": walk.zone,
-            "position": walk.position,
-            "last": page.position,
-            "people": len(page.people),
-            "is_last": page.is_last,
-        },
-    )
-    if moved.rowcount and page.slices:
-        await _insert(c, campaign, page.people, page.slices)
-    return bool(moved.rowcount)
-
-
-async def _insert(c: Connection, campaign: UUID, people: Sequence[UUID], slices: Sequence[Slice]) -> None:
-    await c.execute(
-        "INSERT INTO campaign_batches (campaign_id, n, channel, step, recipients, starts_at, due_at)"
-        " SELECT %(campaign)s, last.n + v.n, v.channel, v.step, people.ids[v.first + 1:v.final], v.starts_at, v.due_at"
-        " FROM (SELECT COALESCE(max(n), 0) AS n FROM campaign_batches WHERE campaign_id = %(campaign)s) AS last,"
-        " (SELECT %(people)s::uuid[] AS ids) AS people,"
-        " unnest(%(channels)s::text[], %(steps)s::int[], %(firsts)s::int[], %(ends)s::int[],"
-        "  %(starts)s::timestamptz[], %(dues)s::timestamptz[]) WITH ORDINALITY"
-        " AS v (channel, step, first, final, starts_at, due_at, n)",
-        {
-            "campaign": campaign,
-            "people": list(people),
-            "channels": [str(one.channel) for one in slices],
-            "steps": [one.step for one in slices],
-            "firsts": [one.first for one in slices],
-            "ends": [one.end for one in slices],
-            "starts": [one.starts_at for one in slices],
-            "dues": [one.due_at for one in slices],
-        },
-    )
-
-
-async def due(c: Connection, at_most: int) -> int:
-    """How many batches of campaigns that are being sent wait to be claimed, counted no further than `at_most`."""
-    found = await rows(
-        c,
-        "SELECT count(*) AS due FROM (SELECT 1 FROM campaign_batches b"
-        " JOIN campaigns s ON s.id = b.campaign_id AND s.state = 'sending'"
-        " WHERE b.channel = ANY(%s) AND b.due_at <= statement_timestamp() LIMIT %s) AS waiting",
-        ([str(channel) for channel in Channel], at_most),
-    )
-    batches: int = found[0]["due"]
-    return batches
-
-
-async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
-    """End its walks and drop its batches that wait, for the campaign is `expired` or `cancelled`. It is locked.
-
-    Returns how many people were left out by that; they are added to its `left_out`. What is in hand goes its way.
-    """
-    [row] = await rows(
-        c,
-        "WITH ended AS (UPDATE campaign_walks SET ended_at = clock_timestamp()"
-        "  WHERE campaign_id = %(id)s AND ended_at IS NULL RETURNING GREATEST(size - planned, 0) AS people),"
-        " waiting AS MATERIALIZED (SELECT n FROM campaign_batches"
-        "  WHERE campaign_id = %(id)s AND decided_at IS NULL AND due_at IS NOT NULL FOR UPDATE SKIP LOCKED),"
-        " dropped AS (DELETE FROM campaign_batches b USING waiting WHERE b.campaign_id = %(id)s AND b.n = waiting.n"
-        "  RETURNING cardinality(recipients) AS people)"
-        " SELECT COALESCE(sum(people), 0)::int AS people"
-        " FROM (SELECT people FROM ended UNION ALL SELECT people FROM dropped) AS left_out",
-        {"id": campaign},
-    )
-    people: int = row["people"]
-    if people:
-        await c.execute(
-            "UPDATE campaigns SET left_out = jsonb_set(left_out, ARRAY[%(reason)s],"
-            "  to_jsonb(COALESCE((left_out ->> %(reason)s)::int, 0) + %(people)s)) WHERE id = %(id)s",
-            {"id": campaign, "reason": reason, "people": people},
-        )
-    return people
-
-
-async def expire(c: Connection, campaign: UUID) -> int:
-    """Leave out whom a campaign had not got to when it expired; how many they are."""
-    expired = "id = %s AND state IN ('sending', 'paused') AND expires_at <= clock_timestamp()"
-    if not await rows(c, f"SELECT 1 FROM campaigns WHERE {expired} FOR NO KEY UPDATE", (campaign,)):
-        return 0
-    return await leave_out(c, campaign, "expired")
-
-
-async def finish(c: Connection, campaign: UUID) -> bool:
-    """-> `finished`, when nobody is left to be planned and no message on its way; a paused one only when it expired."""
-    # In hand, and waiting: two small indexes. By the campaign alone, every message that it ever had would be looked at.
-    moved = await c.execute(
-        "WITH in_hand AS MATERIALIZED (SELECT campaign_id FROM messages WHERE worker_id IS NOT NULL)"
-        " UPDATE campaigns s SET state = 'finished', ended_at = clock_timestamp(), pause_reason = NULL,"
-        " audience_size = (SELECT COALESCE(sum(GREATEST(size, planned)), 0) FROM campaign_walks w"
-        "  WHERE w.campaign_id = s.id)"
-        " WHERE s.id = %s AND (s.state = 'sending' OR s.state = 'paused' AND s.expires_at <= clock_timestamp())"
-        " AND NOT EXISTS (SELECT 1 FROM campaign_walks w WHERE w.campaign_id = s.id AND w.ended_at IS NULL)"
-        " AND NOT EXISTS (SELECT 1 FROM campaign_batches b WHERE b.campaign_id = s.id AND b.decided_at IS NULL)"
-        " AND NOT EXISTS (SELECT 1 FROM in_hand WHERE in_hand.campaign_id = s.id)"
-        " AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = s.id AND m.due_at IS NOT NULL"
-        "  AND m.state = 'queued' AND NOT m.is_test)",
-        (campaign,),
-    )
-    return bool(moved.rowcount)
-
-
-# What was approved: every occurrence of a series is sent like that.
-_APPROVED = (
-    "name, revision, template, data, audience, sender, rate, is_notice, created_by, template_version, topic, category,"
-    " scheduled_by, scheduled_at, plan_hash"
+# Marketing's lane for notices, too: whatever goes to everybody. A notice's one repeat counts as spent, so that it is
+# sent at most once. Whoever has a message of this campaign keeps that one.
+_BEAR = f"""
+WITH born AS (
+    INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic, template_version,
+        expires_at, repeated, step, turn_at, is_followed, state, reason, due_at, decision)
+    SELECT v.id, %(campaign)s, v.recipient_id, v.address_id, %(channel)s, '{Lane.MARKETING}', %(category)s, %(topic)s,
+        %(version)s, %(expires_at)s, %(category)s = '{Category.TRANSACTIONAL}', %(step)s, %(turn_at)s, %(is_followed)s,
+        v.state, v.reason, v.due_at, v.decision::jsonb
+    FROM unnest(%(ids)s::uuid[], %(recipients)s::uuid[], %(addresses)s::uuid[], %(states)s::text[], %(reasons)s::text[],
+        %(due)s::timestamptz[], %(decisions)s::text[])
+        AS v (id, recipient_id, address_id, state, reason, due_at, decision)
+    ON CONFLICT (campaign_id, recipient_id, channel, address_id) WHERE campaign_id IS NOT NULL AND NOT is_test
+        DO NOTHING
+    RETURNING id, state
 )
+INSERT INTO attempts (message_id, n, worker_id, provider)
+SELECT id, 1, %(worker)s, %(provider)s FROM born WHERE state = 'sending'
+RETURNING message_id, n, number, started_at AS first_attempted_at
+"""
 
 
-async def occur(
-    c: Connection, series: Alive, new: UUID, occurs_at: datetime, schedule: Mapping[str, Any], expires_at: datetime
-) -> bool:
-    """Make an occurrence of a recurring campaign of what was approved; False when it is there, or the series is not."""
-    made = await c.execute(
-        f"INSERT INTO campaigns (id, series_id, occurs_at, state, schedule, expires_at, {_APPROVED})"
-        f" SELECT %s, id, %s, 'scheduled', %s, %s, {_APPROVED}"
-        " FROM campaigns WHERE id = %s AND state = 'scheduled' AND revision = %s AND scheduled_at = %s"
-        " FOR NO KEY UPDATE"
-        " ON CONFLICT (series_id, occurs_at) WHERE series_id IS NOT NULL DO NOTHING",
-        (new, occurs_at, Jsonb(dict(schedule)), expires_at, series.id, series.revision, series.scheduled_at),
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long a batch's messages are of use; and of one on several channels, how they stand to those on the others."""
+
+    expires_at: datetime
+    turn_at: datetime | None = None  #: of a later step
+    is_followed: bool = False
+
+
+async def bear(
+    c: Connection, worker: int, batch: PlannedBatch, times: Times, born: Sequence[Born], provider: str
+) -> list[Intent]:
+    """Insert the batch's messages as they were decided, with an attempt for each that may go."""
+    found = await rows(
+        c,
+        _BEAR,
+        {
+            "campaign": batch.campaign_id,
+            "channel": batch.channel,
+            "category": batch.category,
+            "topic": batch.topic,
+            "version": batch.template_version,
+            "expires_at": times.expires_at,
+            "step": batch.step,
+            "turn_at": times.turn_at,
+            "is_followed": times.is_followed,
+            "worker": worker,
+            "provider": provider,
+            "ids": [one.id for one in born],
+            "recipients": [one.recipient_id for one in born],
+            "addresses": [one.address_id for one in born],
+            "states": [str(one.state) for one in born],
+            "reasons": [one.reason for one in born],
+            "due": [one.due_at for one in born],
+            "decisions": [one.decision for one in born],
+        },
     )
-    return bool(made.rowcount)
+    return [Intent(**row) for row in found]
+
+
+async def hold(c: Connection, worker: int, batch: PlannedBatch) -> bool:
+    """Lock the batch; False when it is no longer in this worker's hands, and nothing of it may be decided."""
+    found = await rows(
+        c,
+        "SELECT 1 FROM campaign_batches WHERE campaign_id = %s AND n = %s AND worker_id = %s FOR NO KEY UPDATE",
+        (batch.campaign_id, batch.n, worker),
+    )
+    return bool(found)
+
+
+async def decided(c: Connection, batch: PlannedBatch, unreachable: int) -> None:
+    """Its messages are rows now, and in hand until they are settled. `unreachable`: people without an address there."""
+    await c.execute(
+        "UPDATE campaign_batches SET decided_at = clock_timestamp(), unreachable = %s"
+        " WHERE campaign_id = %s AND n = %s",
+        (unreachable, batch.campaign_id, batch.n),
+    )
+
+
+async def done(c: Connection, batch: PlannedBatch) -> None:
+    """Nobody has it in hand any more: its messages are settled."""
+    await c.execute(
+        "UPDATE campaign_batches SET worker_id = NULL WHERE campaign_id = %s AND n = %s", (batch.campaign_id, batch.n)
+    )
+
+
+async def leave_out(c: Connection, batch: PlannedBatch, reason: str) -> None:
+    """Drop a batch of a campaign that has ended, and count its people there."""
+    await c.execute("DELETE FROM campaign_batches WHERE campaign_id = %s AND n = %s", (batch.campaign_id, batch.n))
+    people = len(batch.recipients) if batch.step == 0 else 0
+    await c.execute(
+        "UPDATE campaigns SET left_out = left_out || jsonb_build_object(%(why)s::text,"
+        " coalesce((left_out ->> %(why)s)::int, 0) + %(people)s::int) WHERE id = %(id)s",
+        {"why": reason, "people": people, "id": batch.campaign_id},
+    )
+
+
+# Stopped by itself ----------------------------------------------------------------------------------------------------
+
+
+async def note_failures(c: Connection, campaign: UUID, failures: Failures) -> tuple[int, int, int]:
+    """Count them: failed in all, failed in a row, and people decided about so far."""
+    found = await rows(
+        c,
+        "UPDATE campaigns SET spoiled = spoiled + %(count)s,"
+        " spoiled_in_row = coalesce(%(trailing)s, spoiled_in_row + %(count)s) WHERE id = %(id)s"
+        " RETURNING spoiled, spoiled_in_row, (SELECT coalesce(sum(cardinality(recipients)), 0)::int"
+        "   FROM campaign_batches WHERE campaign_id = %(id)s AND decided_at IS NOT NULL AND step = 0) AS decided",
+        {"count": failures.count, "trailing": failures.trailing, "id": campaign},
+    )
+    return found[0]["spoiled"], found[0]["spoiled_in_row"], found[0]["decided"]
+
+
+async def note_success(c: Connection, campaign: UUID) -> None:
+    """The row of failures is broken."""
+    await c.execute("UPDATE campaigns SET spoiled_in_row = 0 WHERE id = %s", (campaign,))
+
+
+async def stop(c: Connection, campaign: UUID, reason: str) -> bool:
+    """Pause it until a person has looked; False when it is not being sent any more."""
+    cursor = await c.execute(
+        "UPDATE campaigns SET state = 'paused', pause_reason = %s WHERE id = %s AND state = ANY(%s)",
+        (reason, campaign, [str(state) for state in may_become(CampaignState.PAUSED)]),
+    )
+    return cursor.rowcount == 1

