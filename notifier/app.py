@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.block import Block
+from notifier.dispatch.campaigns import Campaigns
 from notifier.dispatch.composing import Composer
 from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
@@ -28,6 +29,7 @@ from notifier.dispatch.ingredients import Personal
 from notifier.dispatch.judging import Judge
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
+from notifier.dispatch.lists import Lists
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.plan import Plan
 from notifier.dispatch.posting import Post
@@ -35,6 +37,7 @@ from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reckoning import Reckoning
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
+from notifier.dispatch.rehearse import Rehearse
 from notifier.dispatch.replies import Replies
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
@@ -86,6 +89,7 @@ class App:
     accept_one: AcceptOne
     register: Register
     devices: Devices
+    lists: Lists
     opt_out: OptOut
     ledger: Ledger
     confirm: Confirm
@@ -101,6 +105,8 @@ class App:
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
+    campaigns: Campaigns
+    rehearse: Rehearse
 
     @classmethod
     @asynccontextmanager
@@ -158,6 +164,7 @@ class App:
             accept_one=AcceptOne(accept),
             register=Register(database, hasher, templates.topics),
             devices=Devices(database, hasher),
+            lists=Lists(hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             ledger=Ledger(database, Look(hasher, templates.topics)),
             block=Block(hasher),
@@ -173,6 +180,8 @@ class App:
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),
+            campaigns=Campaigns(templates, channels_of(settings)),
+            rehearse=Rehearse(templates, channels_of(settings)),
         )
 
     @asynccontextmanager

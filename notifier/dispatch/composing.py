@@ -37,6 +37,7 @@ class Composer:
     default_locale: str
     default_timezone: str
     specialisations: Specialisations = field(default_factory=Specialisations)
+    _signed: dict[tuple[int, str], Template] = field(default_factory=dict)
 
     def __call__(self, permitted: Sequence[Permitted]) -> tuple[list[Outgoing[Content]], dict[UUID, Settlement]]:
         """Content for each; one that cannot be rendered fails alone."""
@@ -60,7 +61,7 @@ class Composer:
 
     def _outgoing(self, one: Permitted) -> Outgoing[Content]:
         facts, message, channel = one.facts, one.permit.message, one.attempt.channel
-        template = self.shelf[facts["template_version"]]
+        template = self._template(one)
         personal = Personal(self.links, self.default_locale, self.default_timezone)
         ingredients = personal(template, message, facts, _data(one, template))
         content = self._content(one, template, ingredients)
@@ -76,6 +77,19 @@ class Composer:
             reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
             platform=Platform(facts["platform"]) if facts["platform"] else None,
         )
+
+    def _template(self, one: Permitted) -> Template:
+        """The version that the message pinned, in the name of the campaign's sender."""
+        template = self.shelf[one.facts["template_version"]]
+        name = one.campaign.sender if one.campaign else None
+        if name is None:
+            return template
+        if (sender := template.identity.senders.get(name)) is None:
+            raise TemplateError(f"the campaign's sender `{name}` is no longer among NOTIFIER_SENDERS")
+        key = (one.facts["template_version"], name)
+        if key not in self._signed:  # the same object each time: what is specialised hangs on it
+            self._signed[key] = replace(template, identity=replace(template.identity, sender=sender))
+        return self._signed[key]
 
     def _content(self, one: Permitted, template: Template, ingredients: Ingredients) -> Content:
         """A campaign's mails have most of their content in common: that is rendered once."""

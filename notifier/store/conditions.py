@@ -50,7 +50,7 @@ _NOT_WITHDRAWN = """(SELECT count(*) FROM consents w
  WHERE w.recipient_id = r.id AND NOT w.granted AND w.scope = ANY({above}) AND w.channel IN ({channel}, 'any')
    AND NOT EXISTS (
        SELECT 1 FROM consents g
-       WHERE g.recipient_id = w.recipient_id AND g.granted AND g.occurred_at > w.occurred_at
+       WHERE g.recipient_id = r.id AND g.granted AND g.occurred_at > w.occurred_at
          AND (g.expires_at IS NULL OR g.expires_at > statement_timestamp())
          AND ((g.scope, g.channel) = (w.scope, w.channel)
               OR g.scope = {scope} AND (g.channel = {channel} OR (g.channel, w.channel) = ('any', 'any'))))) = 0"""
