@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.block import Block
+from notifier.dispatch.composing import Composer
 from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
@@ -20,11 +21,13 @@ from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.fresh_links import FreshLinks
+from notifier.dispatch.gate import Gate
 from notifier.dispatch.inbound import Inbound
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.lists import Lists
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.plan import Plan
 from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
@@ -44,11 +47,12 @@ from notifier.domain.webhooks import Signer
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
-from notifier.providers import channels_of, lookers_of, providers_of
+from notifier.providers import channels_of, lookers_of, providers_of, throttles_of
 from notifier.rendering import Identity, Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, workers
 from notifier.store.database import Connection, Database
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import Channel
 
 SPARE_CONNECTIONS = 4  #: beside one for each batch in hand: for sweeps, polls and the web
@@ -90,6 +94,7 @@ class App:
     inbound: Inbound
     replies: KeptReplies
     sweep: Sweep
+    plan: Plan
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
@@ -161,6 +166,7 @@ class App:
             inbound=Inbound(database, links, hasher, templates.topics, feedback),
             replies=KeptReplies(replies, settings.state_dir.absolute() / KEPT_REPLIES),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
+            plan=Plan(database, jobs, templates, Shelf(templates), channels_of(settings), settings.default_timezone),
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),
@@ -175,7 +181,8 @@ class App:
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
             limits = Limits(self.settings.redis_url.get_secret_value())
             providers = providers_of(self.settings, lane, limits)
-            deliver = self._deliver(lane, worker.id, Journal(worker.journal), providers)
+            throttles = throttles_of(self.settings, lane, limits)
+            deliver = self._deliver(lane, worker.id, Journal(worker.journal), providers, throttles, limits)
             try:
                 yield Hands(worker.id, lock, deliver.hold, deliver)
             finally:
@@ -206,26 +213,33 @@ class App:
         finally:
             await webhooks.close()
 
-    def _deliver(self, lane: Lane, worker: int, notebook: Journal, providers: Mapping[Channel, AnyProvider]) -> Deliver:
-        batches = self.settings.marketing_threads if lane is Lane.MARKETING else self.settings.worker_threads
+    def _deliver(
+        self,
+        lane: Lane,
+        worker: int,
+        notebook: Journal,
+        providers: Mapping[Channel, AnyProvider],
+        throttles: Mapping[Channel, ProviderThrottle],
+        limits: Limits,
+    ) -> Deliver:
+        settings = self.settings
+        shelf = Shelf(self.templates)
+        names = {channel: provider.name for channel, provider in providers.items()}
         return Deliver(
             database=self.database,
-            templates=self.templates,
-            shelf=Shelf(self.templates),
+            gate=Gate(worker, self.templates, shelf, self.timing, self.hasher, names),
+            compose=Composer(shelf, self.links, notebook, settings.default_locale, settings.default_timezone),
             providers=providers,
-            turns=Turns(providers, batches),
-            timing=self.timing,
+            throttles=throttles,
+            turns=Turns(providers, settings.marketing_threads if lane is Lane.MARKETING else settings.worker_threads),
+            limits=limits,
             consequences=Consequences(self.hasher, self.templates.topics),
-            hasher=self.hasher,
-            links=self.links,
             journal=notebook,
             hold=Hold(),
             lane=lane,
             worker=worker,
-            batch_size=self.settings.batch_size,
-            send_timeout=timedelta(seconds=self.settings.send_timeout_seconds),
-            default_locale=self.settings.default_locale,
-            default_timezone=self.settings.default_timezone,
+            batch_size=settings.batch_size,
+            send_timeout=timedelta(seconds=settings.send_timeout_seconds),
         )
 
 

@@ -6,6 +6,7 @@ Each lane has connections and pauses of its own (I10), and its providers' names 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,18 @@ from pydantic import SecretStr
 from notifier.dispatch.deliver import AnyProvider
 from notifier.domain.messages import Lane
 from notifier.errors import NotConfigured
-from notifier.limits import Limits
+from notifier.limits import MARKETING_SHARE, Limits
 from notifier.settings import Settings, variable
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import Channel, LooksUp, Pace
 
 if TYPE_CHECKING:
     from notifier_channels.sms.twilio import TwilioProvider
 
+MOST_AT_ONCE = 500  #: as many as the service ever has in one hand
 IN_HAND = 2.0  #: seconds of a sender's rate that one batch may hold: what is claimed must not wait for long
+
+_PROVIDERS = {Channel.EMAIL: "smtp", Channel.SMS: "twilio", Channel.PUSH: "fcm"}
 
 
 def channels_of(settings: Settings) -> frozenset[Channel]:
@@ -41,12 +46,21 @@ def providers_of(settings: Settings, lane: Lane, limits: Limits) -> dict[Channel
         NotConfigured: names the setting.
 
     """
-    found: dict[Channel, AnyProvider] = {Channel.EMAIL: _smtp(settings, lane)}
+    found: dict[Channel, AnyProvider] = {Channel.EMAIL: _smtp(settings, lane, limits)}
     if settings.twilio_account_sid:
         found[Channel.SMS] = _twilio(settings, lane, limits)
     if settings.fcm_credentials:
-        found[Channel.PUSH] = _fcm(settings, settings.fcm_credentials, lane)
+        found[Channel.PUSH] = _fcm(settings, settings.fcm_credentials, lane, limits)
     return found
+
+
+def throttles_of(settings: Settings, lane: Lane, limits: Limits) -> dict[Channel, ProviderThrottle]:
+    """What slows marketing down at each of them; what the other lane hears counts where both share a rate."""
+    rates = {channel: _rate(settings, channel, lane) for channel in channels_of(settings)}
+    return {
+        channel: ProviderThrottle(limits, _name(_PROVIDERS[channel], lane), rate.name, lane, rate.ceiling)
+        for channel, rate in rates.items()
+    }
 
 
 def lookers_of(settings: Settings) -> dict[Channel, LooksUp]:
@@ -57,8 +71,37 @@ def lookers_of(settings: Settings) -> dict[Channel, LooksUp]:
     return {Channel.SMS: _twilio_client(settings, sender, Lane.TRANSACTIONAL, Unhurried(), 1, others)}
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast one way out may go, whichever processes share it."""
+
+    name: str
+    per_second: float | None  #: None: as fast as it takes
+    is_own: bool  #: marketing alone goes this way
+
+    @property
+    def ceiling(self) -> float:
+        """What marketing may use of it."""
+        if self.per_second is None:
+            return float("inf")
+        return self.per_second * (1 if self.is_own else MARKETING_SHARE)
+
+    @property
+    def most_at_once(self) -> int:
+        """The largest batch that does not wait for long in a provider's hands."""
+        return MOST_AT_ONCE if self.per_second is None else max(1, min(int(self.per_second * IN_HAND), MOST_AT_ONCE))
+
+    def pace(self, limits: Limits, lane: Lane) -> Pace | None:
+        """The turns of one lane; None when nobody has to wait."""
+        if self.per_second is None:
+            return None
+        return limits.pace(self.name, self.per_second, lane, is_own=self.is_own)
+
+
 class Unhurried:
     """The pace of a provider that is only asked."""
+
+    together = 1
 
     async def turn(self, units: int) -> None:
         """At once."""
@@ -68,13 +111,27 @@ def _name(provider: str, lane: Lane) -> str:
     return f"{provider}-marketing" if lane is Lane.MARKETING else provider
 
 
-def _smtp(settings: Settings, lane: Lane) -> AnyProvider:
-    """Marketing may have a relay of its own."""
+def _rate(settings: Settings, channel: Channel, lane: Lane) -> Rate:
+    """Marketing may have a relay or a sender of its own, and then it has the whole of its rate."""
+    match channel:
+        case Channel.EMAIL:
+            is_own = lane is Lane.MARKETING and settings.smtp_marketing_url is not None
+            per_second = settings.smtp_marketing_rate if is_own else settings.smtp_rate
+            return Rate("smtp-marketing" if is_own else "smtp", per_second, is_own)
+        case Channel.SMS:
+            is_own = lane is Lane.MARKETING and settings.twilio_marketing_sender is not None
+            sender = (settings.twilio_marketing_sender if is_own else settings.twilio_sender) or ""
+            return Rate(sender, settings.twilio_segments_per_second, is_own)
+        case Channel.PUSH:
+            return Rate("fcm", settings.fcm_rate, is_own=False)
+
+
+def _smtp(settings: Settings, lane: Lane, limits: Limits) -> AnyProvider:
     from notifier_channels.email.relay import InvalidRelayUrl
     from notifier_channels.email.smtp import SmtpProvider
 
-    is_own = lane is Lane.MARKETING and settings.smtp_marketing_url is not None
-    field = "smtp_marketing_url" if is_own else "smtp_url"
+    rate = _rate(settings, Channel.EMAIL, lane)
+    field = "smtp_marketing_url" if rate.is_own else "smtp_url"
     url: SecretStr = getattr(settings, field)
     try:
         return SmtpProvider.from_url(
@@ -82,18 +139,17 @@ def _smtp(settings: Settings, lane: Lane) -> AnyProvider:
             name=_name("smtp", lane),
             connections=settings.smtp_connections,
             message_id_domain=settings.list_domain,
+            pace=rate.pace(limits, lane),
+            most_at_once=rate.most_at_once,
         )
     except InvalidRelayUrl as error:
         raise NotConfigured(f"{variable(field)}: {error}") from None
 
 
 def _twilio(settings: Settings, lane: Lane, limits: Limits) -> AnyProvider:
-    """Marketing may have a sender of its own; one sender has one rate, whoever sends through it."""
-    is_own = lane is Lane.MARKETING and settings.twilio_marketing_sender is not None
-    sender = (settings.twilio_marketing_sender if is_own else settings.twilio_sender) or ""
-    rate = settings.twilio_segments_per_second
-    pace = limits.pace(sender, rate, lane)
-    return _twilio_client(settings, sender, lane, pace, max(1, int(rate * IN_HAND)))
+    rate = _rate(settings, Channel.SMS, lane)
+    pace = rate.pace(limits, lane) or Unhurried()
+    return _twilio_client(settings, rate.name, lane, pace, rate.most_at_once)
 
 
 def _twilio_client(
@@ -130,12 +186,18 @@ def _twilio_login(settings: Settings, sid: str) -> tuple[str, str]:
     return key, secret
 
 
-def _fcm(settings: Settings, credentials: Path, lane: Lane) -> AnyProvider:
+def _fcm(settings: Settings, credentials: Path, lane: Lane, limits: Limits) -> AnyProvider:
     from notifier_channels.push.fcm import CannotUseFcm, FcmProvider
 
+    rate = _rate(settings, Channel.PUSH, lane)
     try:
         return FcmProvider.from_file(
-            credentials, name=_name("fcm", lane), at_once=settings.fcm_at_once, api_url=settings.fcm_api_url
+            credentials,
+            name=_name("fcm", lane),
+            at_once=settings.fcm_at_once,
+            api_url=settings.fcm_api_url,
+            pace=rate.pace(limits, lane),
+            most_at_once=rate.most_at_once,
         )
     except CannotUseFcm as error:
         raise NotConfigured(f"{variable('fcm_credentials')}: {error}") from None

@@ -163,6 +163,15 @@ class Settings(Appearance, SandboxSettings):
         "trusted network.",
     )
     smtp_marketing_url: SecretStr | None = Field(None, description="A relay of its own for marketing, if there is one.")
+    smtp_rate: float | None = Field(
+        None,
+        ge=0.1,
+        le=100_000,
+        description="The relay's rate in mails a second, over all workers. Empty: as fast as it takes them.",
+    )
+    smtp_marketing_rate: float | None = Field(
+        None, ge=0.1, le=100_000, description="The rate of marketing's own relay, if it has one."
+    )
     smtp_connections: int = Field(2, ge=1, le=50, description="Connections to the relay per worker process.")
 
     twilio_sender: str | None = Field(
@@ -178,6 +187,12 @@ class Settings(Appearance, SandboxSettings):
 
     fcm_at_once: int = Field(
         25, ge=1, le=500, description="Messages in one call to FCM, and so the most that a kill leaves in doubt."
+    )
+    fcm_rate: float | None = Field(
+        None,
+        ge=0.1,
+        le=100_000,
+        description="FCM's rate in pushes a second, over all workers. Empty: as fast as it takes them.",
     )
     fcm_api_url: str = Field("https://fcm.googleapis.com", description="Another only for the sandbox.")
 
@@ -201,6 +216,9 @@ class Settings(Appearance, SandboxSettings):
     batch_size: int = Field(500, ge=1, le=500, description="Messages that are claimed, decided and settled together.")
     worker_threads: int = Field(4, ge=1, le=64, description="Batches a transactional worker has in hand at once.")
     marketing_threads: int = Field(3, ge=1, le=64, description="The same for one marketing worker.")
+    marketing_nice: int = Field(
+        10, ge=0, le=19, description="By how much marketing workers step back for all other processes. 0: not at all."
+    )
     send_timeout_seconds: float = Field(
         60, ge=1, le=600, description="The longest that one batch may be on the wire; later nothing more is committed."
     )

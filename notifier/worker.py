@@ -45,6 +45,8 @@ EXIT_LOST = 75  #: EX_TEMPFAIL: start me again
 def run_worker(settings: Settings, lane: Lane) -> int:
     """Work until SIGTERM or SIGINT, or until the lock or the database is lost; returns the exit status."""
     _use_uvloop()
+    if lane is Lane.MARKETING:
+        os.nice(settings.marketing_nice)  # here: threads inherit it as they begin, and Linux counts each by itself
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # before any thread is: `wait` takes them
     worker = _Worker(settings, lane)
     try:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from notifier.domain.campaigns import CampaignState
 from notifier.domain.caps import Cap, Sent
 from notifier.domain.clocks import Window
 from notifier.domain.consent import (
@@ -98,9 +99,12 @@ class Row:
     turn: Turn | None = None
     caps: tuple[Cap, ...] = ()
     lives: timedelta = 24 * HOUR
+    campaign: CampaignState | None = None
 
     def ask(self) -> Verdict:
-        question = Question(MESSAGE, self.topic, self.channel, self.at + self.lives, self.turn, self.caps)
+        question = Question(
+            MESSAGE, self.topic, self.channel, self.at + self.lives, self.turn, self.caps, campaign=self.campaign
+        )
         return decide(question, replace(self.facts), self.at)
 
 
@@ -108,6 +112,13 @@ TABLE: dict[str, list[Row]] = {
     "Before anything else": [
         Row("Its time has run out", SECURITY, "never", "expired", lives=timedelta()),
         Row("The person gave the address up", SECURITY, "never", "address_removed", Facts(has_address=False)),
+    ],
+    "A campaign that was stopped": [
+        Row("It is paused", NEWS, "later", "campaign_paused", campaign=CampaignState.PAUSED),
+        Row("It is cancelled; even a notice of it stays", SECURITY, "never", "campaign_cancelled",
+            campaign=CampaignState.CANCELLED),
+        Row("It is being sent", NEWS, "go", "opt_out_default", campaign=CampaignState.SENDING),
+        Row("Somebody else of it has the same address", NEWS, "never", "duplicate_address", Facts(is_doubled=True)),
     ],
     "The order of channels": [
         Row("`first`: the mail before it was taken", ORDERS, "never", "reached_otherwise:email",

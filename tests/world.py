@@ -11,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from notifier.dispatch.composing import Composer
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
+from notifier.dispatch.gate import Gate
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
@@ -22,12 +24,14 @@ from notifier.domain.messages import Category, Ids, Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
 from notifier.journal import Journal, boot_id
+from notifier.limits import Limits
 from notifier.rendering import Identity, Template, Templates
 from notifier.store import messages, recipients, templates, workers
+from notifier.store.batches import PlannedBatch
 from notifier.store.consent import NewEvent, record
 from notifier.store.database import Connection, Database, rows
 from notifier.store.messages import Claimed, NewMessage
-from notifier_channels.addresses import Device, DeviceKind, EmailAddress, PhoneNumber
+from notifier_channels.addresses import Device, DeviceKind, EmailAddress, PhoneNumber, Platform
 from notifier_channels.contract import (
     Address,
     Channel,
@@ -58,7 +62,10 @@ async def claim(deliver: Deliver, turn: int = 0) -> Sequence[Claimed]:
     """What a worker takes in hand next, as a test that goes on by itself needs it."""
     with ExitStack() as hand:
         batch = await deliver._claim((), turn, hand)
-    return batch.claimed if batch else []
+    if batch is None:
+        return []
+    assert not isinstance(batch.claimed, PlannedBatch)
+    return batch.claimed
 
 
 def new_id() -> UUID:
@@ -110,13 +117,13 @@ class World:
         numbers = [PhoneNumber(f"+49301{next(_numbers):06}") for _ in people]
         return await self._addresses(people, Channel.SMS, numbers)
 
-    async def devices(self, people: Sequence[UUID], each: int = 1) -> list[UUID]:
+    async def devices(self, people: Sequence[UUID], each: int = 1, platform: Platform = Platform.WEB) -> list[UUID]:
         """So many devices for each; the ids of the address rows."""
         owners = [person for person in people for _ in range(each)]
         held = [Device(DeviceKind.FID, f"device-{next(_numbers):015}") for _ in owners]
         ids = await self._addresses(owners, Channel.PUSH, held)
-        insert = "INSERT INTO devices (address_id, kind, platform) SELECT id, 'fid', 'web' FROM unnest(%s::uuid[]) id"
-        await self.execute(insert, ids)
+        insert = "INSERT INTO devices (address_id, kind, platform) SELECT id, 'fid', %s FROM unnest(%s::uuid[]) id"
+        await self.execute(insert, platform, ids)
         return ids
 
     async def _addresses(self, people: Sequence[UUID], channel: Channel, addresses: Sequence[Address]) -> list[UUID]:
@@ -157,6 +164,50 @@ class World:
             await self._notifications(c, template, number, new)
             await messages.insert(c, new)
         return [one.id for one in new]
+
+    async def campaign(
+        self,
+        people: Sequence[UUID],
+        key: str = MARKETING,
+        *,
+        size: int = 500,
+        data: Mapping[str, object] | None = None,
+        expires: timedelta = timedelta(hours=1),
+        by: Channel = Channel.EMAIL,
+        step: int = 0,
+        rate: float | None = None,
+    ) -> UUID:
+        """A campaign that is being sent to these people, planned in batches; its data is the template's sample."""
+        from psycopg.types.json import Jsonb
+
+        template = self.templates.find(key)
+        assert template is not None
+        id_ = new_id()
+        async with self.database.connection() as c, c.transaction():
+            number = await templates.register(c, template)
+            await c.execute(
+                "INSERT INTO campaigns (id, name, state, template, data, audience, schedule, created_by,"
+                " template_version, topic, category, expires_at, started_at, audience_size, rate)"
+                " VALUES (%s, 'Spring', 'sending', %s, %s, '{}', '{}', 'operator', %s, %s, %s,"
+                " clock_timestamp() + %s, clock_timestamp(), %s, %s)",
+                (id_, key, Jsonb(dict(template.sample if data is None else data)), number, template.topic.key,
+                 template.topic.category, expires, len(people), rate),
+            )  # fmt: skip
+            for start in range(0, len(people), size):
+                await c.execute(
+                    "INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, due_at)"
+                    " VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp())",
+                    (id_, by, step, list(people[start : start + size])),
+                )
+        return id_
+
+    async def of_campaign(self, campaign: UUID) -> dict[UUID, tuple[str, str | None]]:
+        """State and reason of its messages, by recipient."""
+        query = "SELECT recipient_id, state, reason FROM messages WHERE campaign_id = %s"
+        async with self.database.connection() as c:
+            found = await rows(c, query, (campaign,))
+        assert len({row["recipient_id"] for row in found}) == len(found)
+        return {row["recipient_id"]: (row["state"], row["reason"]) for row in found}
 
     def _message(
         self, person: UUID, template: Template, number: int, now: datetime, expires: timedelta, due: float
@@ -220,13 +271,16 @@ class World:
 
         async with await psycopg.AsyncConnection.connect(self.database.url, autocommit=True) as lock:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
+            shelf, journal, timing = Shelf(self.templates), Journal(entered.journal), changes.pop("timing", Timing())
+            names = {channel: one.name for channel, one in providers.items()}
             settings: dict[str, object] = {
-                "database": self.database, "templates": self.templates, "shelf": Shelf(self.templates),
-                "providers": providers, "turns": Turns(providers, 4), "timing": Timing(),
-                "consequences": self.consequences, "hasher": self.hasher, "links": self.links,
-                "journal": Journal(entered.journal), "hold": Hold(), "lane": lane, "worker": entered.id,
-                "batch_size": 500, "send_timeout": timedelta(seconds=30), "default_locale": "en",
-                "default_timezone": "UTC",
+                "database": self.database,
+                "gate": Gate(entered.id, self.templates, shelf, timing, self.hasher, names),  # type: ignore[arg-type]
+                "compose": Composer(shelf, self.links, journal, "en", "UTC"), "providers": providers,
+                "throttles": dict.fromkeys(providers, FreeThrottle()), "turns": Turns(providers, 4),
+                "limits": Limits("redis://127.0.0.1:1"),
+                "consequences": self.consequences, "journal": journal, "hold": Hold(), "lane": lane,
+                "worker": entered.id, "batch_size": 500, "send_timeout": timedelta(seconds=30),
             }  # fmt: skip
             yield Deliver(**(settings | changes))  # type: ignore[arg-type]
         # The server gives a closed session's lock back in its own time: wait for it.
@@ -254,6 +308,22 @@ class World:
     async def execute(self, query: str, *parameters: object) -> None:
         async with self.database.connection() as c:
             await c.execute(query, parameters)
+
+
+class FreeThrottle:
+    """Nobody is throttled; remembers what was learned."""
+
+    def __init__(self) -> None:
+        self.learned: list[tuple[int, int]] = []
+
+    async def most(self, size: int) -> int:
+        return size
+
+    async def turn(self, messages: int) -> float:  # noqa: ARG002
+        return 0.0
+
+    async def learn(self, taken: int, told: int) -> None:
+        self.learned.append((taken, told))
 
 
 Script = Callable[[Outgoing[EmailContent], Witness], Outcome]

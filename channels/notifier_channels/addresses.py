@@ -112,6 +112,14 @@ class DeviceKind(StrEnum):
     TOKEN = "token"  # noqa: S105  # the kind, not one of them: a registration token
 
 
+class Platform(StrEnum):
+    """Where the app runs, as it says itself. It is no part of the address: FCM knows it by the device."""
+
+    ANDROID = "android"
+    IOS = "ios"
+    WEB = "web"
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One app on one device, as FCM addresses it."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from notifier_channels.addresses import Device, EmailAddress, PhoneNumber
+from notifier_channels.addresses import Device, EmailAddress, PhoneNumber, Platform
 
 MessageId: TypeAlias = UUID
 
@@ -62,6 +62,31 @@ class EmailContent:
     feedback_id: str | None = None  #: Gmail's Feedback-ID `a:b:c:sender`; never one value per recipient
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Letterhead:
+    """What the heads of many emails have in common, written down once by `email.forms`."""
+
+    sender: Mailbox
+    reply_to: Mailbox | None
+    subject: str | None  #: None: each mail has its own
+    head: str  #: with `%(name)s` where a mail puts what is its own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WrittenEmail:
+    """One email of many that are alike: its body is ready for the wire, and its head but for what is its own."""
+
+    letterhead: Letterhead
+    subject: str
+    subscription: ListHeaders | None
+    body: Sequence[bytes]  #: to be joined: from the end of the last header to the final dot, its dots stuffed; ASCII
+    stuffed: int  #: dots that were put in
+
+
+Email: TypeAlias = EmailContent | WrittenEmail
+"""What takes mail takes both."""
+
+
 @dataclass(frozen=True, slots=True)
 class SmsContent:
     """One text message, as it is to be read; how many segments it takes is counted by `sms.segments`."""
@@ -81,7 +106,7 @@ class PushContent:
     is_urgent: bool = False  #: wakes a sleeping device; transactional messages only
 
 
-Content: TypeAlias = EmailContent | SmsContent | PushContent
+Content: TypeAlias = Email | SmsContent | PushContent
 
 ContentT_co = TypeVar("ContentT_co", covariant=True)
 
@@ -99,6 +124,7 @@ class Outgoing(Generic[ContentT_co]):
     return_path: str | None = None  #: envelope sender that carries a signed reference; None: the sender's address
     callback_url: str | None = None  #: where the provider reports on this attempt; carries a signed reference
     reference_header: str | None = None  #: a whole header that a mail provider repeats in its reports on this attempt
+    platform: Platform | None = None  #: of a device; None: it is not known, or this goes to no device
 
 
 # What can come of it --------------------------------------------------------------------------------------------------
@@ -168,6 +194,7 @@ class Misconfigured:
 
     code: str
     detail: str = ""
+    platform: Platform | None = None  #: wrong for devices of this platform only; None: for everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +241,14 @@ class Alarm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What did certainly not arrive, for a cause that may pass, may be tried once more."""
+
+    after: timedelta  #: how long the first time waits; each later one waits twice as long as the one before
+    most: int  #: how often
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryEvent:
     """One report, as a provider's webhook was read. It may come twice, late, early, or in any order."""
 
@@ -228,6 +263,7 @@ class DeliveryEvent:
     reference: str | None = None  #: the provider's id of the message, where the report names it
     strike: Strike | None = None  #: of a bounce that does not prove the address dead, and may be its fault
     alarm: Alarm | None = None  #: of a bounce that is the sender's fault
+    again: Again | None = None  #: of a bounce that is final for this attempt, and whose cause may pass
 
 
 # The seams --------------------------------------------------------------------------------------------------------
@@ -278,7 +314,11 @@ class Provider(Protocol[ContentT_contra]):
 
 
 class Pace(Protocol):
-    """How fast one sender may go, whoever sends through it: a sender of text messages has a rate of segments."""
+    """How fast one sender may go, whoever sends through it: one of text messages has a rate of segments."""
+
+    @property
+    def together(self) -> int:
+        """So many units may be asked for in one turn, without a burst that anybody would notice; at least 1."""
 
     async def turn(self, units: int) -> None:
         """Wait until so many units may go. Called before the witness is asked."""

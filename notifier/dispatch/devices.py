@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 
 from notifier.domain.consent import SuppressionReason
-from notifier.domain.devices import MOST, Platform
+from notifier.domain.devices import MOST
 from notifier.domain.events import Removal
 from notifier.domain.messages import Ids
 from notifier.domain.recipients import Hasher
@@ -21,7 +21,7 @@ from notifier.errors import NotFound
 from notifier.store import devices, recipients, suppressions
 from notifier.store.database import Connection, Database
 from notifier.store.devices import HeldDevice, NewDevice
-from notifier_channels.addresses import Device
+from notifier_channels.addresses import Device, Platform
 from notifier_channels.contract import Channel
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from notifier.domain.messages import Category
-from notifier.domain.consent import Topic
+
+if TYPE_CHECKING:
+    from notifier.domain.consent import Topic
+
+LOOK_AGAIN = timedelta(minutes=10)  #: how long a message of a paused campaign waits, unless it is resumed before
 
 BATCH = 500  #: people that are planned and sent together, at most
 
@@ -43,13 +51,46 @@ def is_notice(topic: Topic) -> bool:
     return topic.category is Category.TRANSACTIONAL and topic.mandatory
 
 
-# When to stop by itself ---------------------------------------------------------------------------------------------
+# When to stop by itself -----------------------------------------------------------------------------------------------
 
 SPOILED_SHARE = 0.01  #: of those decided; more than this, and never fewer than `SPOILED_LEAST`
 SPOILED_LEAST = 5
 SPOILED_IN_ROW = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Of one batch: what failed by our own fault."""
+
+    count: int
+    longest: int  #: run of them
+    trailing: int | None  #: the run that the batch ended with; None: there was nothing but failures
+
+
 def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:
     """Whether so many failed by our own fault, in rendering or configuration, that a person must look first."""
     return in_row >= SPOILED_IN_ROW or (spoiled >= SPOILED_LEAST and spoiled > decided * SPOILED_SHARE)
+
+
+# How far ahead it is planned ------------------------------------------------------------------------------------------
+
+AHEAD = timedelta(seconds=2)  #: of work that waits: an edit, a pause and a cancel take hold within it
+BATCHES_AHEAD = 20  #: at most, on each channel
+SHARE = timedelta(minutes=1)  #: of a spread that one batch holds at most
+
+
+def batch_size(rate: float | None, over: timedelta, people: int) -> int:
+    """How many people a batch holds: no more than a second of the rate, and no more than a minute of a spread.
+
+    `rate`: messages a second, or as fast as it goes. `over`: how long so many `people` are spread over.
+    """
+    by_rate = BATCH if rate is None else int(rate)
+    by_spread = math.ceil(people * (SHARE / over)) if over and people else BATCH
+    return max(1, min(BATCH, by_rate, by_spread))
+
+
+def batches_ahead(rate: float | None, size: int) -> int:
+    """How many batches may wait on a channel."""
+    if rate is None:
+        return BATCHES_AHEAD
+    return max(1, min(BATCHES_AHEAD, math.ceil(rate * AHEAD.total_seconds() / size)))

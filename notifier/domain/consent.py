@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from notifier.domain.campaigns import LOOK_AGAIN, CampaignState
 from notifier.domain.caps import Cap, Sent, reached
 from notifier.domain.messages import Category
 from notifier.domain.routing import EVERY_CHANNEL, Go, Route, Stop, Turn, Wait, stands
@@ -103,6 +104,7 @@ class Question:
     turn: Turn | None = None  #: of a message that waits for what becomes of another one
     caps: Sequence[Cap] = ()  #: all that hold for it: its topic's and those of all marketing
     spread: timedelta = SPREAD  #: over which what is held back goes out
+    campaign: CampaignState | None = None  #: how the campaign stands whose message it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Facts:
     snoozed_until: datetime | None = None
     hours: Hours | None = None  #: when this person may be written to on this channel; None: at any time
     sent: Sequence[Sent] = ()  #: as far back as the caps look
+    is_doubled: bool = False  #: somebody else of the same campaign gets it at this address
 
 
 class Rule(StrEnum):
@@ -133,6 +136,9 @@ class Rule(StrEnum):
     SNOOZED = "snoozed"
     REACHED_OTHERWISE = "reached_otherwise"
     WAITS_FOR_CHANNEL = "waits_for_channel"
+    CAMPAIGN_PAUSED = "campaign_paused"
+    CAMPAIGN_CANCELLED = "campaign_cancelled"
+    DUPLICATE_ADDRESS = "duplicate_address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +195,14 @@ Verdict: TypeAlias = Permit | Refusal | Deferral
 
 
 def decide(question: Question, facts: Facts, at: datetime) -> Verdict:
-    """May this message go at this instant? Expiry, address, turn, consent, suppressions and timing, in that order.
+    """May this message go at this instant? In order: expiry, campaign, address, turn, consent, suppressions, timing.
 
     `at` is the database's clock, read under the same lock as the facts.
     """
     if question.expires_at <= at:
         return Refusal(question.message, Decision(Rule.EXPIRED, at))
+    if question.campaign and (stopped := _stopped(question, question.campaign, at)):
+        return stopped
     if not facts.has_address:
         return Refusal(question.message, Decision(Rule.ADDRESS_REMOVED, at))
     if waiting := _waits(question, at):
@@ -206,6 +214,8 @@ def decide(question: Question, facts: Facts, at: datetime) -> Verdict:
         detail = str(suppression.reason)
         decision = Decision(Rule.SUPPRESSED_ADDRESS, at, (suppression.number,), detail)
         return Refusal(question.message, decision)
+    if facts.is_doubled:
+        return Refusal(question.message, Decision(Rule.DUPLICATE_ADDRESS, at))
     if held := _hold(question, facts, at):
         return held
     return Permit(question.message, consent)
@@ -280,6 +290,16 @@ def _blocking(suppressions: Sequence[Suppression], category: Category) -> Suppre
         return None
     blocking = [suppression for suppression in suppressions if suppression.blocks(category)]
     return min(blocking, key=lambda suppression: suppression.number, default=None)
+
+
+def _stopped(question: Question, campaign: CampaignState, at: datetime) -> Refusal | Deferral | None:
+    """Somebody has stopped the campaign, for a while or for good."""
+    if campaign is CampaignState.CANCELLED:
+        return Refusal(question.message, Decision(Rule.CAMPAIGN_CANCELLED, at))
+    if campaign is CampaignState.PAUSED:
+        until = min(at + LOOK_AGAIN, question.expires_at)
+        return Deferral(question.message, until, Decision(Rule.CAMPAIGN_PAUSED, at))
+    return None
 
 
 def _waits(question: Question, at: datetime) -> Refusal | Deferral | None:

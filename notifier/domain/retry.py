@@ -9,6 +9,7 @@ from typing import assert_never
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import AttemptState, Category, State
 from notifier_channels.contract import (
+    Again,
     Ambiguous,
     BadAddress,
     Channel,
@@ -27,6 +28,7 @@ RECONCILE_AFTER = timedelta(minutes=1)  #: doubt waits this long for proof, tran
 CAN_BE_ASKED = frozenset({Channel.SMS})  #: channels whose providers tell later what they took (`contract.LooksUp`)
 PROBE_AFTER = timedelta(seconds=30)  #: a misconfigured provider is tried again with one message
 AWAY_FOR = timedelta(seconds=5)  #: one that cannot be reached is, too, but sooner
+LONGEST_HOLD = timedelta(minutes=5)  #: between two looks at a message whose platform is paused
 BACKOFF: dict[Category, tuple[timedelta, timedelta]] = {  # first wait, longest wait; doubling in between
     Category.TRANSACTIONAL: (timedelta(seconds=5), timedelta(minutes=10)),
     Category.MARKETING: (timedelta(minutes=1), timedelta(hours=1)),
@@ -88,6 +90,27 @@ def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Se
             assert_never(outcome)
 
 
+@dataclass(frozen=True, slots=True)
+class CameBack:
+    """A message whose attempt was taken, and is reported as not delivered for a cause that may pass."""
+
+    category: Category
+    is_followed: bool  #: another channel's turn comes when this one ends
+    times: int  #: it has come back so before, and was tried again
+    expires_at: datetime
+
+
+def tried_again_at(again: Again, message: CameBack, now: datetime) -> datetime | None:
+    """When a message that came back is tried once more; None: it ends as bounced.
+
+    Marketing is sent at most once (I4). Where another channel is next, its turn now is better than this one's later.
+    """
+    if message.category is not Category.TRANSACTIONAL or message.is_followed or message.times >= again.most:
+        return None
+    due = now + again.after * (1 << message.times)
+    return due if due < message.expires_at else None
+
+
 def pause_for(outcome: Misconfigured | Unavailable) -> timedelta | None:
     """How long the provider gets no further batch; None when the outcome speaks of the message alone."""
     match outcome:
@@ -95,6 +118,15 @@ def pause_for(outcome: Misconfigured | Unavailable) -> timedelta | None:
             return PROBE_AFTER
         case Unavailable(is_away=is_away):
             return AWAY_FOR if is_away else None
+
+
+def held_until(since: datetime, expires_at: datetime, now: datetime, jitter: float) -> datetime:
+    """When a message whose platform is paused `since` then is looked at again, at its expiry at the latest.
+
+    The longer a pause lasts, the more messages it holds, and the more seldom each is looked at.
+    """
+    full = min(max(now - since, PROBE_AFTER), LONGEST_HOLD)
+    return min(now + full * (0.5 + jitter / 2), expires_at)
 
 
 def in_doubt(message: Tried, now: datetime) -> Settlement:

@@ -75,7 +75,8 @@ SIMULATORS: tuple[Simulator, ...] = (
         google="UNAUTHENTICATED",
         code="THIRD_PARTY_AUTH_ERROR",
         does="Answers that the project's key for APNs is wrong.",
-        then="queued again with backoff; the device is kept, and other devices get their messages",
+        then="queued again with backoff; the device is kept. "
+        "Three such devices of iOS or of the web pause that platform, and others get their messages",
         message="Auth error from APNS or Web Push Service",
     ),
     Simulator(

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from notifier.domain.devices import Platform
 from notifier.domain.events import Removal
 from notifier.domain.recipients import HashedAddress
 from notifier.store.database import Connection, rows
-from notifier_channels.addresses import Device, DeviceKind
+from notifier_channels.addresses import Device, DeviceKind, Platform
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Which providers are paused: they are away, or our credentials, sender or policy are wrong. Messages wait for them."""
+"""Which providers are paused: they are away, or our credentials, sender or policy are wrong. Messages wait for them.
+
+A pause may hold for one platform's devices only; it stands under the name that `of_platform` gives.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,15 @@ from notifier.store.database import Connection, Row, rows
 class Pause:
     """Why a provider takes nothing for now."""
 
-    provider: str
+    provider: str  #: or its part for one platform
     code: str
     detail: str
     lasting: timedelta
+
+
+def of_platform(provider: str, platform: str) -> str:
+    """The name of what this provider sends to the devices of one platform, e.g. `fcm/ios`."""
+    return f"{provider}/{platform}"
 
 
 async def pause(c: Connection, one: Pause) -> None:

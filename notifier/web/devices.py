@@ -14,12 +14,11 @@ from starlette.responses import Response
 from notifier.app import App
 from notifier.dispatch.devices import Registration
 from notifier.domain.access import Scope
-from notifier.domain.devices import Platform
 from notifier.errors import InvalidInput, Problem
 from notifier.store.devices import HeldDevice
 from notifier.web.bodies import Body, ExternalId, Line
 from notifier.web.guard import Guarded, needs
-from notifier_channels.addresses import Device, DeviceKind, InvalidAddress
+from notifier_channels.addresses import Device, DeviceKind, InvalidAddress, Platform
 
 router = APIRouter(route_class=Guarded, prefix="/v1/recipients/{id}/devices", tags=["Devices"])
 

@@ -215,14 +215,13 @@ class Town:
         return self.runner.run(self._fitting(asked, crowd))
 
     async def _fitting(self, asked: Audience, crowd: list[Person]) -> set[int]:
-        c = self.connection
         ids = [new_id() for _ in crowd]
-        await c.execute("DELETE FROM consents")
-        await c.execute("DELETE FROM recipients")
-        await settle(c, dict(zip(ids, crowd, strict=True)))
-        walked = await audiences.walk(c, asked, None, 100)
-        assert await audiences.count(c, asked) == len(walked) == len(await audiences.sample(c, asked, 100))
-        assert sum((await audiences.zones(c, asked)).values()) == len(walked)
+        c = self.connection
+        async with c.transaction(force_rollback=True):
+            await settle(c, dict(zip(ids, crowd, strict=True)))
+            walked = await audiences.walk(c, asked, None, 100)
+            assert await audiences.count(c, asked) == len(walked) == len(await audiences.sample(c, asked, 100))
+            assert sum((await audiences.zones(c, asked)).values()) == len(walked)
         return {ids.index(one) for one in walked}
 
 

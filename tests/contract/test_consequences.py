@@ -121,7 +121,7 @@ async def test_an_answer_that_only_the_journal_of_a_dead_worker_knows_has_the_sa
 
     async with world.worker({by: Scripted(answer)}) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, _ = deliver._render(permitted)
+        outgoing, _ = deliver.compose(permitted)
         await deliver._send(by, permitted, outgoing)
         deliver.journal.close()  # killed before it could settle
     await sweep(world)()

@@ -17,16 +17,18 @@ from notifier.dispatch.witness import Attempt, BatchWitness, Hold
 from notifier.domain import retry
 from notifier.domain.consent import Topic
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane
+from notifier.domain.throttling import FLOOR
 from notifier.domain.tokens import ManageLink
 from notifier.errors import NotConfigured
 from notifier.journal import Journal, boot_id
 from notifier.limits import Limits
-from notifier.providers import providers_of
+from notifier.providers import providers_of, throttles_of
 from notifier.rendering import Templates, bundled_directory
 from notifier.settings import Settings
 from notifier.store import consent, orphans, providers
 from notifier.store.database import AWAY, Database
 from notifier.store.providers import Pause
+from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -37,7 +39,18 @@ from notifier_channels.contract import (
     Rejected,
     Unavailable,
 )
-from tests.world import IDENTITY, MANDATORY, MARKETING, TRANSACTIONAL, Scripted, World, claim, new_id, take
+from tests.world import (
+    IDENTITY,
+    MANDATORY,
+    MARKETING,
+    TRANSACTIONAL,
+    FreeThrottle,
+    Scripted,
+    World,
+    claim,
+    new_id,
+    take,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -252,6 +265,55 @@ def test_one_lanes_provider_is_paused_without_the_others_though_they_share_a_rel
     assert len(names) == len(Lane)
 
 
+RATES: dict[str, object] = {
+    "twilio_account_sid": "AC" + "0" * 32, "twilio_auth_tokens": "t", "twilio_sender": "+4930123456",
+    "twilio_segments_per_second": 10, "smtp_rate": 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "paced", "ceilings"),
+    [
+        ({}, {Channel.EMAIL: [70, 100], Channel.SMS: [7, 10]}, {Channel.EMAIL: 70, Channel.SMS: 7}),
+        (
+            {"smtp_marketing_url": "smtp://127.0.0.2"},
+            {Channel.EMAIL: None, Channel.SMS: [7, 10]},
+            {Channel.EMAIL: float("inf"), Channel.SMS: 7},
+        ),
+        (
+            {"smtp_marketing_url": "smtp://127.0.0.2", "smtp_marketing_rate": 40, "twilio_marketing_sender": "MG1"},
+            {Channel.EMAIL: [40], Channel.SMS: [10]},
+            {Channel.EMAIL: 40, Channel.SMS: 10},
+        ),
+    ],
+)
+def test_marketing_leaves_a_share_of_a_rate_to_the_other_lane_unless_it_goes_its_own_way(more, paced, ceilings):
+    keys = {"k1": "a-secret-for-tests-of-thirty-two-bytes"}
+    url = {"DATABASE_URL": "postgresql://", "REDIS_URL": "unix://"}
+    settings = Settings(**url, link_keys=keys, hash_keys=keys, **RATES, **more)
+    limits = Limits(REDIS)
+    found = {channel: one._pace for channel, one in providers_of(settings, Lane.MARKETING, limits).items()}
+    assert {
+        channel: pace and [round(one.per_second) for one in pace.buckets] for channel, pace in found.items()
+    } == paced
+    throttles = throttles_of(settings, Lane.MARKETING, limits)
+    assert {channel: round(one._ceiling, 3) for channel, one in throttles.items()} == ceilings
+    [whole] = providers_of(settings, Lane.TRANSACTIONAL, limits)[Channel.EMAIL]._pace.buckets
+    assert (whole.name, whole.per_second) == ("smtp", 100)
+    for channel, other in throttles_of(settings, Lane.TRANSACTIONAL, limits).items():
+        shares = found[channel] is not None and len(found[channel].buckets) == 2
+        assert (other._rate == throttles[channel]._rate) == shares
+
+
+def test_a_rate_keeps_batches_small_and_without_one_nobody_waits():
+    keys = {"k1": "a-secret-for-tests-of-thirty-two-bytes"}
+    url = {"DATABASE_URL": "postgresql://", "REDIS_URL": "unix://"}
+    free, slow = (Settings(**url, link_keys=keys, hash_keys=keys, smtp_rate=rate) for rate in (None, 5))
+    unpaced, paced = (providers_of(one, Lane.MARKETING, Limits(REDIS))[Channel.EMAIL] for one in (free, slow))
+    assert (unpaced._pace, unpaced.most_at_once) == (None, 500)
+    assert paced.most_at_once == 10
+
+
 async def test_a_relay_that_cannot_be_reached_is_left_alone_for_a_moment_and_costs_the_others_no_try(world):
     ids = await world.queue(await world.people(5))
     away = Scripted(lambda *_: Unavailable("connect", "refused", is_away=True))
@@ -281,6 +343,71 @@ async def test_a_refusal_that_speaks_of_one_message_pauses_nobody(world):
     async with world.worker(Scripted(lambda *_: Unavailable("451 4.7.1"))) as deliver:
         await deliver(())
     assert await world.one("SELECT count(*) FROM provider_pauses") == 0
+
+
+class Throttled(FreeThrottle):
+    """Lets one batch of two through each time it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wait = 0.0
+        self.turns: list[int] = []
+        self.waits = asyncio.Event()
+
+    async def most(self, size: int) -> int:
+        return min(size, 2)
+
+    async def turn(self, messages: int) -> float:
+        self.turns.append(messages)
+        self.waits.set()
+        return self.wait
+
+
+async def test_what_a_batch_brought_is_learned_once_for_all_of_it(world):
+    ids = await world.queue(await world.people(5), MARKETING)
+    answers = dict(
+        zip(ids, [take, take, Unavailable("421"), RateLimited("450", timedelta(hours=1)), Rejected("554")], strict=True)
+    )
+    throttle = FreeThrottle()
+    provider = Scripted(lambda one, w: take(one, w) if answers[one.id] is take else answers[one.id])
+    async with world.worker(provider, Lane.MARKETING, throttles={Channel.EMAIL: throttle}, batch_size=5) as deliver:
+        await deliver(())
+    assert throttle.learned[0] == (2, 2)
+
+
+async def test_where_it_is_throttled_a_batch_is_small(world):
+    await world.queue(await world.people(5), MARKETING)
+    throttle = Throttled()
+    async with world.worker(Scripted(), Lane.MARKETING, throttles={Channel.EMAIL: throttle}) as deliver:
+        await deliver(())
+    assert throttle.turns == [2, 2, 1]
+
+
+async def test_a_provider_that_asks_to_slow_down_throttles_marketing_in_every_process(world, redis_url):
+    await world.queue(await world.people(6), MARKETING)
+    limits = Limits(redis_url), Limits(redis_url)
+    ours, other = (ProviderThrottle(one, "smtp-marketing", "smtp", Lane.MARKETING) for one in limits)
+    provider = Scripted(lambda *_: RateLimited("421", timedelta(hours=1)))
+    async with world.worker(provider, Lane.MARKETING, throttles={Channel.EMAIL: ours}, batch_size=5) as deliver:
+        await deliver(())
+    assert len(provider.sent) == 6
+    assert await other.most(500) == FLOOR
+    for one in limits:
+        await one.close()
+
+
+async def test_what_waits_for_the_throttle_has_no_intent_and_a_shutdown_does_not_wait(world):
+    ids = await world.queue(await world.people(2), MARKETING)
+    throttle, provider = Throttled(), Scripted()
+    throttle.wait = 3600.0
+    async with world.worker(provider, Lane.MARKETING, throttles={Channel.EMAIL: throttle}) as deliver:
+        delivering = asyncio.create_task(deliver(()))
+        await throttle.waits.wait()
+        assert await world.one("SELECT count(*) FROM attempts") == 0
+        assert await world.states(ids) == [("claimed", None)] * 2
+        deliver.hold.closing = True
+        await delivering
+    assert await world.states(ids) == [("accepted", None)] * 2
 
 
 async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world):
@@ -358,7 +485,7 @@ async def test_a_late_receipt_of_a_fenced_worker_settles_the_doubt(world):
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         await world.execute("UPDATE messages SET state = 'unknown', reason = 'x', worker_id = NULL")
         await world.execute("UPDATE attempts SET state = 'unknown', settled_at = now()")
@@ -372,7 +499,7 @@ async def test_a_lost_hold_sends_nothing_and_gives_the_batch_back_uncounted(worl
     async with world.worker(provider) as deliver:
         permitted = await deliver._gate(await claim(deliver))
         deliver.hold.lost = True
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         await deliver._settle(permitted, await deliver._send(Channel.EMAIL, permitted, outgoing), spoiled)
     assert await world.states(ids) == [("queued", "released")] * 2
     assert await world.one("SELECT sum(tries) + sum(claims) FROM messages") == 0
@@ -398,7 +525,7 @@ async def test_outcomes_are_kept_until_the_database_takes_them(world, monkeypatc
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         away = replace(deliver, database=Away(world.database, error("away")))
         await away._settle(permitted, outcomes, spoiled)
@@ -462,7 +589,7 @@ async def dies(world, deliver, *, until: str) -> None:
     if until != "claim":
         permitted = await deliver._gate(batch)
         if until in ("commit", "answer"):
-            outgoing, _ = deliver._render(permitted)
+            outgoing, _ = deliver.compose(permitted)
             await deliver._send(Channel.EMAIL, permitted, outgoing)
         elif until == "render":
             deliver.journal.rendering(permitted[0].permit.message)
@@ -515,7 +642,7 @@ async def test_a_gate_that_commits_after_its_worker_died_is_seen_with_its_attemp
         deliver.journal.close()
     async with world.database.connection() as c:
         async with c.transaction():
-            await deliver._rule(c, batch)  # the server goes on with what a dead client had sent
+            await deliver.gate.queued(c, batch)  # the server goes on with what a dead client had sent
             recovering = asyncio.create_task(sweep(world).recover())
             await until_somebody_waits(world)
         await recovering
@@ -527,7 +654,7 @@ async def test_an_answer_that_waits_for_a_sweep_still_settles_the_doubt_that_the
     ids = await world.queue(await world.people(1))
     async with world.worker(Scripted()) as deliver:
         permitted = await deliver._gate(await claim(deliver))
-        outgoing, spoiled = deliver._render(permitted)
+        outgoing, spoiled = deliver.compose(permitted)
         outcomes = await deliver._send(Channel.EMAIL, permitted, outgoing)
         async with world.database.connection() as c:
             async with c.transaction():

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from notifier.sandbox.fcm_account import Account, write_service_account
-from notifier_channels.addresses import DeviceKind
+from notifier_channels.addresses import DeviceKind, Platform
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -43,7 +43,7 @@ from tests.servers.certificates import Certificates, server_context
 from tests.servers.discovery import violations
 from tests.servers.fcm import Far, Fault, error, push
 from tests.servers.http2 import Door
-from tests.servers.outgoing import Notebook, sent
+from tests.servers.outgoing import Notebook, Turnstile, sent
 from tests.servers.twilio import broken
 
 pytestmark = pytest.mark.anyio
@@ -60,10 +60,15 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def fcm(
-    account: Path, *faults: Fault, at_once: int = AT_ONCE, patience: float = 10, **options
+    account: Path,
+    *faults: Fault,
+    at_once: int = AT_ONCE,
+    patience: float = 10,
+    pace: Turnstile | None = None,
+    **options,
 ) -> AsyncIterator[tuple[FcmProvider, Far]]:
     async with Far(account, faults, **options).open() as far:
-        provider = FcmProvider.from_file(account, at_once=at_once, api_url=far.url, timeout=patience)
+        provider = FcmProvider.from_file(account, at_once=at_once, api_url=far.url, timeout=patience, pace=pace)
         try:
             yield provider, far
         finally:
@@ -232,6 +237,22 @@ async def test_an_outage_is_noticed_over_small_batches(account: Path):
     assert len(far.requests) == 4
 
 
+@pytest.mark.parametrize("together", [3, 100])
+async def test_a_call_waits_for_the_turn_of_all_its_pushes_before_the_witness_is_asked(account: Path, together: int):
+    pace, size = Turnstile(together=together), min(together, AT_ONCE)
+    async with fcm(account, pace=pace) as (provider, far):
+        batch, witness = [push() for _ in range(size + 1)], Notebook()
+        sending = asyncio.create_task(sent(provider, batch, witness))
+        await pace.until_all_wait(1)
+        assert not witness.lines
+        await pace.let(size)
+        await pace.until_all_wait(1)
+        assert len(far.pushes) == len(witness.allowed) == size
+        await pace.let(1)
+        assert {type(outcome) for outcome in (await sending).values()} == {Receipt}
+    assert pace.asked == [size, 1]
+
+
 # Waiting --------------------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +359,59 @@ async def test_a_platform_s_wrong_key_calls_for_a_person_once_a_minute(account: 
         await sent(provider, [push("apns-key-")], Notebook())
     assert caplog.text.count("push.key_refused") == 2
     assert "apns-key-" not in caplog.text
+
+
+BAD_KEY = Misconfigured("THIRD_PARTY_AUTH_ERROR", "the project's APNs key or web push key is wrong", Platform.IOS)
+IPHONES = [f"apns-key-{n}" for n in range(6)]
+
+
+def on(platform: Platform | None, *devices: str) -> list[Outgoing[PushContent]]:
+    return [push(device, platform=platform) for device in devices]
+
+
+async def test_several_iphones_that_are_refused_stop_the_rest_of_them_unasked_and_the_others_go_on(account: Path):
+    iphones, others = on(Platform.IOS, *IPHONES), [*on(Platform.ANDROID, "bob"), *on(Platform.WEB, "eve"), push()]
+    async with fcm(account, at_once=1) as (provider, far):
+        witness = Notebook()
+        outcomes = await sent(provider, [*iphones, *others], witness)
+        assert kinds(iphones, outcomes) == [Unavailable] * 2 + [Misconfigured] * 4
+        assert {outcomes[one.id] for one in iphones[2:]} == {BAD_KEY}
+        assert kinds(others, outcomes) == [Receipt] * 3
+        assert witness.allowed == {one.id for one in [*iphones[:3], *others]}
+        assert witness.answers[iphones[2].id] == BAD_KEY
+        [probe] = on(Platform.IOS, "apns-key-9")
+        assert await sent(provider, [probe], Notebook()) == {probe.id: BAD_KEY}
+    assert len(far.requests) == 7
+
+
+async def test_a_whole_call_of_refused_iphones_does_not_end_the_batch_of_the_others(account: Path):
+    async with fcm(account, at_once=5) as (provider, _):
+        iphones, androids = on(Platform.IOS, *IPHONES[:5]), on(Platform.ANDROID, "bob", "eve")
+        outcomes = await sent(provider, [*iphones, *androids], Notebook())
+    assert kinds(iphones, outcomes) == [Unavailable] * 2 + [Misconfigured] * 3
+    assert kinds(androids, outcomes) == [Receipt] * 2
+
+
+async def test_one_iphone_that_is_refused_again_and_again_stops_no_other(account: Path):
+    async with fcm(account, at_once=1) as (provider, _):
+        again = on(Platform.IOS, *["apns-key-1"] * 4, "apns-key-2", "ann", "apns-key-3")
+        outcomes = await sent(provider, again, Notebook())
+    assert kinds(again, outcomes) == [Unavailable] * 5 + [Receipt, Unavailable]
+
+
+@pytest.mark.parametrize("platform", [None, Platform.ANDROID])
+async def test_what_has_no_key_or_no_known_platform_is_never_stopped(account: Path, platform: Platform | None):
+    async with fcm(account, at_once=1) as (provider, _):
+        batch = on(platform, *IPHONES)
+        assert {type(outcome) for outcome in (await sent(provider, batch, Notebook())).values()} == {Unavailable}
+
+
+async def test_a_key_that_is_right_again_is_heard_of_in_the_same_batch(account: Path):
+    """Calls of several messages: the third was refused, and one beside it was taken."""
+    async with fcm(account, at_once=4) as (provider, _):
+        batch = on(Platform.IOS, *IPHONES[:3], "ann", "ann", "bob")
+        outcomes = await sent(provider, batch, Notebook())
+    assert kinds(batch, outcomes) == [Unavailable] * 2 + [Misconfigured] + [Receipt] * 3
 
 
 # The token ------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,31 @@ async def test_marketing_leaves_a_share_of_the_rate_to_the_other_lane(two):
     assert await two[1].reserve(own, 1) < next_of_marketing
 
 
+async def test_a_sender_of_its_own_is_marketings_whole(two):
+    [whole] = two[0].pace(SENDER, 0.1, Lane.MARKETING, is_own=True).buckets
+    assert whole.per_second == 0.1
+
+
+async def test_a_batchs_places_are_reserved_together_and_the_next_batch_waits_for_as_long(two):
+    waits = [await one.place("campaign 1", 10, 50) for one in (*two, *two)]
+    assert [round(wait) for wait in waits] == [0, 5, 10, 15]
+    assert await two[0].place("campaign 2", 10, 50) == 0
+
+
+async def test_a_campaigns_rate_may_change_between_batches(two):
+    await two[0].place("campaign 1", 10, 50)
+    assert round(await two[0].place("campaign 1", 50, 50)) == 5
+    assert round(await two[0].place("campaign 1", 50, 50)) == 6
+
+
+async def test_places_are_kept_apart_without_redis_too(tmp_path):
+    alone = Limits(f"unix://{tmp_path}/nobody.sock")
+    waits = [await alone.place("campaign 1", 10, 5) for _ in range(3)]
+    assert await alone.place("campaign 2", 10, 5) == 0
+    await alone.close()
+    assert [round(wait, 1) for wait in waits] == [0, 1.5, 3]
+
+
 async def test_no_number_stands_in_redis(two, redis_url):
     import redis.asyncio
 

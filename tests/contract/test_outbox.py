@@ -14,13 +14,12 @@ from notifier.client import AsyncNotifier, Notifier, Refused
 from notifier.dispatch.devices import Devices, Registration
 from notifier.dispatch.feedback import Feedback
 from notifier.domain.access import Scope
-from notifier.domain.devices import Platform
 from notifier.domain.events import EventType, Position
 from notifier.domain.messages import Lane
 from notifier.store import devices, outbox, recipients
 from notifier.store.consent import NewEvent, record
 from notifier.store.database import Database
-from notifier_channels.addresses import Device, DeviceKind
+from notifier_channels.addresses import Device, DeviceKind, Platform
 from notifier_channels.contract import (
     Ambiguous,
     DeliveryEvent,

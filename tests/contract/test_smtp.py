@@ -33,7 +33,7 @@ from notifier_channels.contract import (
 from notifier_channels.email.mail import finish
 from notifier_channels.email.relay import Timeouts
 from notifier_channels.email.smtp import SmtpProvider
-from tests.servers.outgoing import CONTENT, Notebook, batch_of, message, sent
+from tests.servers.outgoing import CONTENT, Notebook, Turnstile, batch_of, message, sent
 from tests.servers.smtp_sink import END_OF_DATA, FEATURES, Fault, Sink
 
 pytestmark = pytest.mark.anyio
@@ -42,21 +42,29 @@ SHORT = Timeouts(connect=2, tls=2, greeting=0.2, command=0.2, final_dot=0.2, clo
 PATIENT = Timeouts(connect=5, tls=5, greeting=5, command=5, final_dot=5)
 
 
-def provider_for(port: int, query: str = "", *, connections: int = 1, timeouts: Timeouts = PATIENT) -> SmtpProvider:
+def provider_for(
+    port: int, query: str = "", *, connections: int = 1, timeouts: Timeouts = PATIENT, **more
+) -> SmtpProvider:
     return SmtpProvider.from_url(
         f"smtp://127.0.0.1:{port}?{query}",
         message_id_domain="lists.example.com",
         connections=connections,
         timeouts=timeouts,
+        **more,
     )
 
 
 @asynccontextmanager
 async def relay(
-    *faults: Fault, query: str = "", connections: int = 1, timeouts: Timeouts = PATIENT, **options
+    *faults: Fault,
+    query: str = "",
+    connections: int = 1,
+    timeouts: Timeouts = PATIENT,
+    pace: Turnstile | None = None,
+    **options,
 ) -> AsyncIterator[tuple[SmtpProvider, Sink]]:
     async with Sink(faults=faults, **options) as sink:
-        provider = provider_for(sink.port, query, connections=connections, timeouts=timeouts)
+        provider = provider_for(sink.port, query, connections=connections, timeouts=timeouts, pace=pace)
         try:
             yield provider, sink
         finally:
@@ -201,6 +209,47 @@ async def test_a_relay_that_loses_every_dot_gets_few_of_them():
     assert kinds(outcomes).count(Ambiguous) == len(sink.accepted) <= 4
     assert kinds(outcomes).count(Unavailable) == 100 - len(sink.accepted)
     assert len(witness.in_doubt) == len(sink.accepted)
+
+
+# Pace -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_a_mail_waits_for_its_turn_before_anything_of_it_leaves(connections):
+    pace = Turnstile(free=4)
+    async with relay(pace=pace, connections=connections) as (provider, sink):
+        sending = asyncio.create_task(sent(provider, batch_of(*["ann"] * 10), witness := Notebook()))
+        await pace.until_all_wait(connections)
+        while len(sink.accepted) < 4:
+            await sink.change()
+        assert len(witness.allowed) == 4
+        await pace.let(6)
+        assert set(kinds(await sending)) == {Receipt}
+
+
+@pytest.mark.parametrize(("together", "connections"), [(1, 1), (1, 3), (4, 1), (4, 3), (1000, 3)])
+async def test_each_mail_takes_one_place_however_often_it_changes_lines(together, connections):
+    pace = Turnstile(free=float("inf"), together=together)
+    faults = Fault("mail", "421 4.7.0 enough messages on this connection", then="close", every=8)
+    async with relay(faults, pace=pace, connections=connections) as (provider, sink):
+        outcomes = await sent(provider, batch_of(*["ann"] * 50), Notebook())
+    assert sink.connections > connections
+    assert kinds(outcomes).count(Receipt) == len(sink.accepted) >= 50 - 6  # a line's very first 421 is for its mail
+    assert sum(pace.asked) == 50
+    assert max(pace.asked) <= together
+
+
+async def test_closed_while_it_waits_for_its_turn_nothing_more_leaves():
+    pace = Turnstile(free=2)
+    async with relay(pace=pace, connections=2) as (provider, sink):
+        sending = asyncio.create_task(sent(provider, batch_of(*["ann"] * 10), Notebook()))
+        await pace.until_all_wait(2)
+        while len(sink.accepted) < 2:
+            await sink.change()
+        await provider.close()
+        outcomes = await sending
+    assert sorted(kind.__name__ for kind in kinds(outcomes)) == ["Receipt"] * 2 + ["Unavailable"] * 8
+    assert len(sink.accepted) == 2
 
 
 # Connections ----------------------------------------------------------------------------------------------------------

@@ -56,6 +56,38 @@ class Notebook:
         return self.allowed - self.answers.keys()
 
 
+class Turnstile:
+    """A pace (`contract.Pace`) that lets as many through as it is told to, and counts who asked."""
+
+    def __init__(self, free: float = 0, together: int = 1) -> None:
+        self.together = together
+        self.free = free
+        self.asked: list[int] = []
+        self.waiting = 0
+        self._changed = asyncio.Condition()
+
+    async def turn(self, units: int) -> None:
+        self.asked.append(units)
+        async with self._changed:
+            self.waiting += 1
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self.free >= units)
+            self.waiting -= 1
+            self.free -= units
+            self._changed.notify_all()
+
+    async def let(self, units: float) -> None:
+        """So many more may go."""
+        async with self._changed:
+            self.free += units
+            self._changed.notify_all()
+
+    async def until_all_wait(self, count: int) -> None:
+        """Wait until so many stand before it, and no place is free."""
+        async with asyncio.timeout(30), self._changed:
+            await self._changed.wait_for(lambda: self.waiting == count and not self.free)
+
+
 async def sent(provider: Provider[Any], batch: list[Outgoing[Any]], witness: Notebook) -> dict[UUID, Outcome]:
     pairs = [pair async for pair in provider.send(batch, witness)]
     outcomes = dict(pairs)

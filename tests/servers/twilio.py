@@ -39,6 +39,8 @@ NOWHERE = "http://127.0.0.1:9"
 class FreePace:
     """Everybody may go at once; remembers what was asked for."""
 
+    together = 1
+
     def __init__(self) -> None:
         self.units: list[int] = []
 

@@ -13,16 +13,22 @@ from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import LIVE, NEXT, AttemptState, Category, State
 from notifier.domain.retry import (
     BACKOFF,
+    LONGEST_HOLD,
     MAX_TRIES,
+    PROBE_AFTER,
     RECONCILE_AFTER,
+    CameBack,
     Tried,
+    held_until,
     in_doubt,
     poison,
     proven_unsent,
     settle,
     spoiled,
+    tried_again_at,
 )
 from notifier_channels.contract import (
+    Again,
     Ambiguous,
     BadAddress,
     Channel,
@@ -155,6 +161,19 @@ def test_our_own_mistake_pauses_the_provider_and_costs_the_message_nothing():
     assert (made.state, made.counts, made.pauses_provider) == (State.QUEUED, False, True)
 
 
+@given(
+    lasting=st.timedeltas(timedelta(0), timedelta(days=3)),
+    left=st.timedeltas(timedelta(0), timedelta(days=3)),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+def test_what_is_held_is_looked_at_more_seldom_the_longer_it_lasts_and_at_its_expiry_at_the_latest(
+    lasting, left, jitter
+):
+    due = held_until(NOW - lasting, NOW + left, NOW, jitter)
+    assert NOW + min(left, PROBE_AFTER / 2) <= due <= NOW + min(left, LONGEST_HOLD)
+    assert due >= NOW + min(left, lasting / 2, LONGEST_HOLD / 2)
+
+
 @pytest.mark.parametrize("outcome", [Withheld(), None])
 def test_what_was_withheld_or_proven_unsent_goes_again_at_once_and_is_not_counted(outcome):
     made = settle(outcome, tried(tries=MAX_TRIES), NOW, 0) if outcome else proven_unsent(NOW)
@@ -164,3 +183,14 @@ def test_what_was_withheld_or_proven_unsent_goes_again_at_once_and_is_not_counte
 def test_what_cannot_be_rendered_or_kills_its_worker_fails_with_a_reason():
     assert (spoiled("template").state, spoiled("template").reason) == (State.FAILED, "render:template")
     assert (poison().state, poison().reason) == (State.FAILED, "poison")
+
+
+@given(
+    st.sampled_from(Category), st.booleans(), st.integers(0, 9), st.integers(0, 9), st.timedeltas(timedelta(1) / 1440,
+    timedelta(hours=2)), st.timedeltas(timedelta(), timedelta(days=3)),
+)  # fmt: skip
+def test_what_came_back_goes_again_only_where_it_may_and_in_time(category, is_followed, times, most, after, lives):
+    due = tried_again_at(Again(after, most), CameBack(category, is_followed, times, NOW + lives), NOW)
+    may = category is Category.TRANSACTIONAL and not is_followed and times < most
+    in_time = after * 2**times < lives
+    assert due == (NOW + after * 2**times if may and in_time else None)

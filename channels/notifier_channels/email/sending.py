@@ -5,32 +5,44 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from notifier_channels.contract import EmailContent, MessageId, Outcome, Outgoing, Witness
+from notifier_channels.contract import Email, MessageId, Outcome, Outgoing, Pace, Witness
 from notifier_channels.email.mail import Mail, write
 from notifier_channels.sending import Blame, Doubts, Identified, Sending
 
 
-class MailSending(Sending[EmailContent]):
+class MailSending(Sending[Email]):
     """One call of `send`, as its lanes see it (`pipeline.Source`)."""
 
     def __init__(
         self,
-        batch: Sequence[Outgoing[EmailContent]],
+        batch: Sequence[Outgoing[Email]],
         witness: Witness,
         doubts: Doubts,
         domain: str,
         policy: Blame,
+        pace: Pace | None = None,
     ) -> None:
         super().__init__(batch, witness, doubts)
         self.lanes = 0
         self._ready: deque[Mail] = deque()
         self._domain = domain
         self._policy = policy
+        self._pace = pace
+        self._places = len(batch) if pace is None else 0  # so many may be made and sent now
+        self._unasked = len(batch) - self._places  # so many wait, and no lane has asked for their turn yet
 
     @property
     def has_more(self) -> bool:
         """True while something waits for a line."""
         return bool(self._ready or self._waiting)
+
+    async def turn(self) -> bool:
+        """Wait until a lane may send some more. False when the other lanes have asked for all that is left."""
+        if self._pace is not None and not self._ready and (mine := min(self._pace.together, self._unasked)):
+            self._unasked -= mine
+            await self._pace.turn(mine)
+            self._places += mine
+        return bool(self._ready or self._places)
 
     def lane_ended(self, problem: Outcome | None = None) -> None:
         """When the last lane has ended, nothing can go on any more."""
@@ -40,13 +52,13 @@ class MailSending(Sending[EmailContent]):
 
     def take(self) -> Mail | None:
         """The next mail, made now if it is not ready."""
-        while not self._ready and self._waiting:
+        while not self._ready and self._waiting and self._places:
             self._make()
         return self._ready.popleft() if self._ready else None
 
     def prepare(self) -> None:
         """Make the next mail while the server reads the last one."""
-        if self._waiting and len(self._ready) < self.lanes:
+        if self._waiting and self._places and len(self._ready) < self.lanes:
             self._make()
 
     def give_back(self, mail: Mail) -> None:
@@ -66,6 +78,7 @@ class MailSending(Sending[EmailContent]):
 
     def _make(self) -> None:
         outgoing = self._waiting.popleft()
+        self._places -= 1
         mail = write(outgoing, self._domain)
         if isinstance(mail, Mail):
             self._ready.append(mail)

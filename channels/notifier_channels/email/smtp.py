@@ -11,10 +11,11 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from notifier_channels.contract import (
-    EmailContent,
+    Email,
     MessageId,
     Outcome,
     Outgoing,
+    Pace,
     Unavailable,
     Withheld,
     Witness,
@@ -27,17 +28,29 @@ from notifier_channels.email.replies import blames_policy
 from notifier_channels.email.sending import MailSending
 from notifier_channels.sending import Blame, Doubts
 
+MOST_AT_ONCE = 500
 FRUITLESS = 2  #: so many new lines in a row lost without an answer, and the rest of the batch is not tried
 
 _DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
 class SmtpProvider:
-    """A relay as a way out for email (`contract.Provider[EmailContent]`)."""
+    """A relay as a way out for email (`contract.Provider[Email]`)."""
 
-    def __init__(self, relay: Relay, *, name: str, connections: int, message_id_domain: str) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        *,
+        name: str,
+        connections: int,
+        message_id_domain: str,
+        pace: Pace | None = None,
+        most_at_once: int = MOST_AT_ONCE,
+    ) -> None:
         self._relay = relay
         self._name = name
+        self._pace = pace
+        self._most_at_once = most_at_once
         self._domain = message_id_domain
         self._lines = Lines(relay, connections)
         self._policy = Blame(blames_policy)
@@ -45,7 +58,7 @@ class SmtpProvider:
         self._running: set[MailSending] = set()
 
     @classmethod
-    def from_url(
+    def from_url(  # noqa: PLR0913  # one relay's settings
         cls,
         url: str,
         *,
@@ -53,8 +66,12 @@ class SmtpProvider:
         connections: int = 2,
         message_id_domain: str,
         timeouts: Timeouts | None = None,
+        pace: Pace | None = None,
+        most_at_once: int = MOST_AT_ONCE,
     ) -> SmtpProvider:
         """See `Relay.from_url` for the URL. `message_id_domain` is a domain that we own; it also stands in EHLO.
+
+        `pace` counts mails; without one they go as fast as the relay takes them.
 
         Raises:
             InvalidRelayUrl: says what is wrong, without repeating the URL.
@@ -63,7 +80,14 @@ class SmtpProvider:
         if not _DOMAIN.fullmatch(message_id_domain):
             raise InvalidRelayUrl("The domain of Message-ID must be a domain name, such as lists.example.com.")
         relay = Relay.from_url(url, hello=message_id_domain, timeouts=timeouts)
-        return cls(relay, name=name, connections=connections, message_id_domain=message_id_domain)
+        return cls(
+            relay,
+            name=name,
+            connections=connections,
+            message_id_domain=message_id_domain,
+            pace=pace,
+            most_at_once=most_at_once,
+        )
 
     @property
     def name(self) -> str:
@@ -72,17 +96,17 @@ class SmtpProvider:
 
     @property
     def most_at_once(self) -> int:
-        """As many as the service ever has in one hand."""
-        return 500
+        """As many as the rate lets go in a reasonable time; without one, as the service ever has in one hand."""
+        return self._most_at_once
 
     async def send(
-        self, batch: Sequence[Outgoing[EmailContent]], witness: Witness
+        self, batch: Sequence[Outgoing[Email]], witness: Witness
     ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:
         """Try each message once and yield one outcome for each, as they come.
 
         Closed early, it waits up to `Timeouts.close` for answers to final dots already written; no other dot follows.
         """
-        sending = MailSending(batch, witness, self._doubts, self._domain, self._policy)
+        sending = MailSending(batch, witness, self._doubts, self._domain, self._policy, self._pace)
         self._running.add(sending)
         lanes = [asyncio.create_task(self._carry(sending)) for _ in range(min(self._lines.size, len(batch)))]
         sending.lanes = len(lanes)
@@ -116,7 +140,7 @@ class SmtpProvider:
 
     async def _carry_all(self, sending: MailSending) -> None:
         fruitless = 0
-        while sending.has_more:
+        while sending.has_more and await sending.turn():
             connection = await self._lines.take()
             was_new = connection.begun == 0
             pipeline = Pipeline(connection, sending)

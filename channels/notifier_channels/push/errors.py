@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import httpx
 
+from notifier_channels.addresses import Platform
 from notifier_channels.contract import (
     Ambiguous,
     BadAddress,
@@ -80,6 +81,7 @@ _DEVICE_FIELDS = frozenset({"message.token", "message.fid"})
 _BAD_TOKEN_IN_WORDS = re.compile(r"not a valid FCM registration token|invalid registration token", re.IGNORECASE)
 _DEVICE = re.compile(r"device", re.IGNORECASE)
 PLATFORM_KEYS = frozenset({"THIRD_PARTY_AUTH_ERROR", "APNS_AUTH_ERROR"})  #: codes that blame a key for one platform
+HAVE_KEYS = frozenset({Platform.IOS, Platform.WEB})  #: for APNs and for web push; Android needs none
 _WORD = re.compile(r"[A-Z][A-Z_]{1,39}")
 _FIELD = re.compile(r"[a-z_]{1,40}")
 

@@ -15,11 +15,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from notifier_channels.addresses import Platform
 from notifier_channels.contract import (
+    Address,
     MessageId,
     Misconfigured,
     Outcome,
     Outgoing,
+    Pace,
     PushContent,
     RateLimited,
     Receipt,
@@ -47,12 +50,22 @@ MOST_AT_ONCE = 500  #: what the SDK takes in one call
 class FcmProvider:
     """Firebase Cloud Messaging as a way out for push (`contract.Provider[PushContent]`)."""
 
-    def __init__(self, wire: Wire, *, name: str = "fcm", at_once: int = 100) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        name: str = "fcm",
+        at_once: int = 100,
+        pace: Pace | None = None,
+        most_at_once: int = MOST_AT_ONCE,
+    ) -> None:
         if not 1 <= at_once <= MOST_AT_ONCE:
             raise ValueError(f"a call carries 1 to {MOST_AT_ONCE} messages")
         self._wire = wire
         self._name = name
         self._at_once = at_once
+        self._pace = pace
+        self._most_at_once = most_at_once
         self._blame = Blame(errors.blames_us)
         self._hold = _Hold()
         self._doubts = Doubts()
@@ -60,7 +73,7 @@ class FcmProvider:
         self._is_closed = False
 
     @classmethod
-    def from_file(
+    def from_file(  # noqa: PLR0913  # one project's settings
         cls,
         credentials: Path,
         *,
@@ -68,14 +81,17 @@ class FcmProvider:
         at_once: int = 100,
         api_url: str = API_URL,
         timeout: float = TIMEOUT,
+        pace: Pace | None = None,
+        most_at_once: int = MOST_AT_ONCE,
     ) -> FcmProvider:
-        """Set up with the JSON key of a service account, which also names the project.
+        """Set up with the JSON key of a service account, which also names the project. `pace` counts pushes.
 
         Raises:
             CannotUseFcm: the SDK is not installed, or the file is not such a key.
 
         """
-        return cls(Wire(credentials, api_url, timeout=timeout), name=name, at_once=at_once)
+        wire = Wire(credentials, api_url, timeout=timeout)
+        return cls(wire, name=name, at_once=at_once, pace=pace, most_at_once=most_at_once)
 
     @property
     def name(self) -> str:
@@ -84,8 +100,8 @@ class FcmProvider:
 
     @property
     def most_at_once(self) -> int:
-        """As many as the service ever has in one hand."""
-        return MOST_AT_ONCE
+        """As many as the rate lets go in a reasonable time; without one, as the service ever has in one hand."""
+        return self._most_at_once
 
     async def send(
         self, batch: Sequence[Outgoing[PushContent]], witness: Witness
@@ -97,14 +113,15 @@ class FcmProvider:
         waiting = deque(batch)
         row = _Row()
         while waiting:
+            most = await self._turn(len(waiting))
             stop = row.enough() or self._stopped() or await self._wire.token.ready() or self._stopped()
             if stop is not None:
                 for outgoing in waiting:
                     yield outgoing.id, stop
                 return
-            for message, outcome in await self._send_some(waiting, witness):
-                row.add(outcome)
-                yield message, outcome
+            for outgoing, outcome in await self._send_some(waiting, most, row, witness):
+                row.add(outgoing, outcome)
+                yield outgoing.id, outcome
 
     async def close(self) -> None:
         """Wait for the calls under way and give the connections back. No other call follows."""
@@ -118,30 +135,37 @@ class FcmProvider:
             return Unavailable("closed", "the provider was closed")
         return self._hold.outcome() or self._doubts.rest()
 
+    async def _turn(self, waiting: int) -> int:
+        """Wait until the next call may go; how many it may carry."""
+        most = 1 if self._doubts.are_many else min(self._at_once, waiting)
+        if self._pace is not None:
+            most = min(most, self._pace.together)
+            await self._pace.turn(most)
+        return most
+
     async def _send_some(
-        self, waiting: deque[Outgoing[PushContent]], witness: Witness
-    ) -> list[tuple[MessageId, Outcome]]:
-        """Take as many as one call carries; ask the witness for all of them right before it."""
-        settled: list[tuple[MessageId, Outcome]] = []
-        made: list[tuple[MessageId, messaging.Message]] = []
+        self, waiting: deque[Outgoing[PushContent]], most: int, row: _Row, witness: Witness
+    ) -> list[tuple[Outgoing[PushContent], Outcome]]:
+        """Take up to `most`, which is what one call carries; ask the witness for all of them right before it."""
+        settled: list[tuple[Outgoing[PushContent], Outcome]] = []
+        made: list[tuple[Outgoing[PushContent], messaging.Message]] = []
         now = datetime.now(UTC)
-        most = 1 if self._doubts.are_many else self._at_once
         while waiting and len(made) < most:
             outgoing = waiting.popleft()
             if outgoing.expires_at <= now:  # the gate writes down why it was not sent
-                settled.append((outgoing.id, Withheld("expired")))
-            elif (refused := refusal(outgoing.content)) is not None:
-                settled.append((outgoing.id, refused))
+                settled.append((outgoing, Withheld("expired")))
+            elif (refused := refusal(outgoing.content) or row.refused(outgoing)) is not None:
+                settled.append((outgoing, refused))
             else:
-                made.append((outgoing.id, message_of(outgoing, now)))
-        allowed = [one for one in made if witness.about_to_commit(one[0])]
-        committed = {id_ for id_, _ in allowed}
-        settled += [(id_, Withheld()) for id_, _ in made if id_ not in committed]
+                made.append((outgoing, message_of(outgoing, now)))
+        allowed = [one for one in made if witness.about_to_commit(one[0].id)]
+        committed = {outgoing.id for outgoing, _ in allowed}
+        settled += [(outgoing, Withheld()) for outgoing, _ in made if outgoing.id not in committed]
         return settled + (await self._call(allowed, witness) if allowed else [])
 
     async def _call(
-        self, allowed: Sequence[tuple[MessageId, messaging.Message]], witness: Witness
-    ) -> list[tuple[MessageId, Outcome]]:
+        self, allowed: Sequence[tuple[Outgoing[PushContent], messaging.Message]], witness: Witness
+    ) -> list[tuple[Outgoing[PushContent], Outcome]]:
         call = self._wire.call([message for _, message in allowed])
         try:
             await asyncio.wait({call})
@@ -154,16 +178,18 @@ class FcmProvider:
         return self._hear(allowed, call.result(), witness)
 
     def _hear(
-        self, allowed: Sequence[tuple[MessageId, messaging.Message]], call: Sequence[Heard], witness: Witness
-    ) -> list[tuple[MessageId, Outcome]]:
-        outcomes: list[tuple[MessageId, Outcome]] = []
-        for (message, _), heard in zip(allowed, call, strict=True):
-            outcome = self._blame.judge(heard.outcome)
+        self,
+        allowed: Sequence[tuple[Outgoing[PushContent], messaging.Message]],
+        call: Sequence[Heard],
+        witness: Witness,
+    ) -> list[tuple[Outgoing[PushContent], Outcome]]:
+        outcomes: list[tuple[Outgoing[PushContent], Outcome]] = []
+        for (outgoing, _), heard in zip(allowed, call, strict=True):
+            outcome = self._keys.judge(outgoing, self._blame.judge(heard.outcome))
             if heard.is_known:
-                witness.answered(message, outcome)
+                witness.answered(outgoing.id, outcome)
             self._hold.hear(heard)
-            self._keys.hear(outcome)
-            outcomes.append((message, outcome))
+            outcomes.append((outgoing, outcome))
         self._doubts.add(*(outcome for _, outcome in outcomes))
         return outcomes
 
@@ -174,11 +200,21 @@ class _Row:
     def __init__(self) -> None:
         self._last: Outcome | None = None
         self._count = 0
+        self._platforms: dict[Platform | None, Misconfigured] = {}
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outgoing: Outgoing[PushContent], outcome: Outcome) -> None:
+        if isinstance(outcome, Receipt):
+            self._platforms.pop(outgoing.platform, None)
+        elif isinstance(outcome, Misconfigured) and outcome.platform is not None:
+            self._platforms[outcome.platform] = outcome
+            return
         is_alike = type(outcome) is type(self._last)
         self._count = self._count + 1 if is_alike else 1
         self._last = outcome
+
+    def refused(self, outgoing: Outgoing[PushContent]) -> Outcome | None:
+        """What one message gets unasked, because its platform's key is refused."""
+        return self._platforms.get(outgoing.platform)
 
     def enough(self) -> Outcome | None:
         """What the rest of the batch gets unasked."""
@@ -214,20 +250,35 @@ class _Hold:
 
 
 class _Keys:
-    """Calls for a person when Apple or a browser's push service refuses the key that the project holds for it.
+    """Tells a key for APNs or web push that is wrong at Firebase from a device that it does not fit.
 
-    Only the devices of that platform are concerned, and a device does not say which platform it is of. So no provider
-    is paused: their messages are tried again until they expire, and the others go on.
+    FCM says the same of both: a build of the app for development, or a browser that subscribed with an earlier key, is
+    refused while others of its platform are not (firebase-admin-node, issue 3215). So alone such a message is tried
+    again; several devices of one platform, with nothing of it taken between, and it is the key's fault.
     """
 
     def __init__(self) -> None:
+        self._refused: dict[Platform | None, set[Address]] = {}
         self._told_at = -AGAIN  #: on the monotonic clock
 
-    def hear(self, outcome: Outcome) -> None:
-        if not isinstance(outcome, Receipt) and outcome.code in errors.PLATFORM_KEYS:
-            now = time.monotonic()
-            if now - self._told_at >= AGAIN:
-                self._told_at = now
-                log.error(
-                    "push.key_refused: %s. Put the key for APNs or web push right in Firebase's console", outcome.code
-                )
+    def judge(self, outgoing: Outgoing[PushContent], outcome: Outcome) -> Outcome:
+        """The same outcome, or what it means after several like it."""
+        if isinstance(outcome, Receipt):
+            self._refused.pop(outgoing.platform, None)
+        elif outcome.code in errors.PLATFORM_KEYS:
+            if outgoing.platform in errors.HAVE_KEYS and self._are_many(outgoing):
+                return Misconfigured(outcome.code, outcome.detail, outgoing.platform)
+            self._tell(outcome.code)
+        return outcome
+
+    def _are_many(self, outgoing: Outgoing[PushContent]) -> bool:
+        devices = self._refused.setdefault(outgoing.platform, set())
+        if len(devices) < ENOUGH:
+            devices.add(outgoing.to)
+        return len(devices) >= ENOUGH
+
+    def _tell(self, code: str) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= AGAIN:
+            self._told_at = now
+            log.error("push.key_refused: %s. Put the key for APNs or web push right in Firebase's console", code)

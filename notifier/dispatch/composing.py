@@ -1,0 +1,142 @@
+"""From the gate to the wire: each permitted message is rendered and given all that its channel needs to send it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from notifier.dispatch.gate import Permitted
+from notifier.dispatch.shelf import Shelf
+from notifier.domain import retry
+from notifier.domain.retry import Settlement
+from notifier.domain.tokens import FRESH_LINK, Links
+from notifier.errors import TemplateError
+from notifier.journal import Journal
+from notifier.rendering import Ingredients, Specialisations, Template, render
+from notifier.telemetry import where
+from notifier_channels.addresses import Platform
+from notifier_channels.contract import (
+    Channel,
+    Content,
+    EmailContent,
+    ListHeaders,
+    Outgoing,
+    PushContent,
+    SmsContent,
+    WrittenEmail,
+)
+
+log = structlog.get_logger(__name__)
+
+TEST = "[Test] "  #: before the subject, the text or the title of what is sent to named addresses before a campaign
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Renders what one worker sends."""
+
+    shelf: Shelf
+    links: Links
+    journal: Journal
+    default_locale: str
+    default_timezone: str
+    specialisations: Specialisations = field(default_factory=Specialisations)
+
+    def __call__(self, permitted: Sequence[Permitted]) -> tuple[list[Outgoing[Content]], dict[UUID, Settlement]]:
+        """Content for each; one that cannot be rendered fails alone."""
+        outgoing: list[Outgoing[Content]] = []
+        spoiled: dict[UUID, Settlement] = {}
+        for one in permitted:
+            self.journal.rendering(one.permit.message)
+            try:
+                outgoing.append(self._outgoing(one))
+            except TemplateError as error:
+                log.error("message.not_rendered", message=str(one.permit.message), error=str(error))
+                spoiled[one.permit.message] = retry.spoiled("template")
+            except Exception as error:  # noqa: BLE001  # whatever data provoked, its neighbours go on
+                log.error(
+                    "message.not_rendered", message=str(one.permit.message), error=type(error).__name__, at=where(error)
+                )
+                spoiled[one.permit.message] = retry.spoiled(type(error).__name__)
+        if permitted:
+            self.journal.rendered()
+        return outgoing, spoiled
+
+    def _outgoing(self, one: Permitted) -> Outgoing[Content]:
+        facts, message, channel = one.facts, one.permit.message, one.attempt.channel
+        template = self.shelf[facts["template_version"]]
+        locale = facts["locale"] or self.default_locale
+        ingredients = Ingredients(
+            locale=locale,
+            timezone=facts["timezone"] or self.default_timezone,
+            data=_data(one, template),
+            unsubscribe=self._list_headers(template, locale, one),
+            preferences_url=self._preferences_url(template, one),
+        )
+        content = self._content(one, template, ingredients)
+        return Outgoing(
+            id=message,
+            attempt=one.attempt.n,
+            to=one.address,
+            content=_marked(content) if facts["is_test"] else content,
+            first_attempted_at=one.first_attempted_at,
+            expires_at=facts["expires_at"],
+            return_path=self.links.return_path(message, one.attempt.n) if channel is Channel.EMAIL else None,
+            callback_url=self.links.report_url(channel, message, one.attempt.n),
+            reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
+            platform=Platform(facts["platform"]) if facts["platform"] else None,
+        )
+
+    def _content(self, one: Permitted, template: Template, ingredients: Ingredients) -> Content:
+        """A campaign's mails have most of their content in common: that is rendered once."""
+        campaign, channel = one.campaign, one.attempt.channel
+        if campaign is None or channel is not Channel.EMAIL or one.facts["is_test"]:
+            return render(one.permit, template, channel, ingredients)
+        return self.specialisations.of(campaign.id, template, campaign.data).render(one.permit, ingredients)
+
+    def _preferences_url(self, template: Template, one: Permitted) -> str:
+        """Only the mail that somebody asked for carries a fresh link: any other is passed on as it is."""
+        person, now = one.facts["recipient_id"], one.facts["now"]
+        if template.key == FRESH_LINK:
+            return self.links.fresh_url(person, now)
+        return self.links.preferences_url(person, one.permit.message, now)
+
+    def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:
+        if not template.is_marketing:
+            return None
+        person, key = one.facts["recipient_id"], template.topic.key
+        return template.list_headers(
+            locale,
+            self.links.unsubscribe_url(person, key, Channel(one.facts["channel"]), one.permit.message),
+            self.links.unsubscribe_mailto(person, key),
+        )
+
+
+def _data(one: Permitted, template: Template) -> Mapping[str, Any]:
+    """A caller's data; or a campaign's, and from the person's own what the template names beyond that."""
+    if one.campaign is None:
+        data: Mapping[str, Any] = one.facts["data"] or {}
+        return data
+    attributes = one.facts["attributes"]
+    own = {name: attributes[name] for name in template.schema.properties if name in attributes}
+    data = {**own, **one.campaign.data}
+    if problems := template.problems(data):
+        first = problems[0]
+        raise TemplateError(f"{template.key}: the person's attributes do not fit it: {first.pointer} {first.detail}")
+    return data
+
+
+def _marked(content: Content) -> Content:
+    match content:
+        case EmailContent(subject=subject):
+            return replace(content, subject=TEST + subject)
+        case SmsContent(text=text):
+            return SmsContent(TEST + text)
+        case PushContent(title=title):
+            return replace(content, title=TEST + title)
+        case WrittenEmail():
+            raise AssertionError("a test is rendered by itself")

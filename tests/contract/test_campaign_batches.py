@@ -1,0 +1,378 @@
+"""A campaign's batches from claim to outcome: decided together, born with their intent, sent at most once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.dispatch.brakes import _runs
+from notifier.dispatch.sweep import Sweep
+from notifier.domain.campaigns import goes_wrong
+from notifier.domain.messages import Lane
+from notifier.journal import boot_id
+from notifier_channels.contract import Ambiguous, Channel, Misconfigured, Receipt
+from tests.contract.test_deliver import Bell
+from tests.world import MANDATORY, MARKETING, Scripted, World, take
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world(database, tmp_path) -> World:
+    return World(database, tmp_path / "journals")
+
+
+async def work(world: World, provider: Scripted, **changes: object) -> None:
+    async with world.worker(provider, Lane.MARKETING, **changes) as deliver:
+        await deliver(())
+
+
+async def sweep(world: World) -> None:
+    await Sweep(world.database, Bell(), world.consequences, boot_id(), timedelta(seconds=30)).recover()
+
+
+async def test_each_person_gets_one_message_and_who_said_no_gets_none_with_the_reason(world):
+    people = await world.people(20)
+    await world.withdraw(people[:5])
+    campaign = await world.campaign(people, size=7)
+    provider = Scripted()
+    await work(world, provider)
+    states = await world.of_campaign(campaign)
+    assert {states[person] for person in people[5:]} == {("accepted", None)}
+    assert {states[person] for person in people[:5]} == {("suppressed", "withdrawn:marketing/any")}
+    assert len(provider.sent) == 15
+    decided = (
+        "SELECT count(*) FROM campaign_batches WHERE decided_at IS NOT NULL AND worker_id IS NULL AND unreachable = 0"
+    )
+    assert await world.one(decided) == 3
+
+
+async def test_a_batch_that_is_planned_twice_is_sent_once(world):
+    people = await world.people(10)
+    campaign = await world.campaign(people)
+    await world.execute(
+        "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at)"
+        " SELECT campaign_id, channel, recipients, starts_at, due_at FROM campaign_batches"
+    )
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == len(await world.of_campaign(campaign)) == 10
+
+
+async def test_a_paused_campaigns_batch_is_not_taken_and_goes_on_when_it_is_resumed(world):
+    people = await world.people(4)
+    campaign = await world.campaign(people, size=2)
+    await world.execute("UPDATE campaigns SET state = 'paused', pause_reason = 'asked'")
+    provider = Scripted()
+    await work(world, provider)
+    assert provider.sent == []
+    await world.execute("UPDATE campaigns SET state = 'sending', pause_reason = NULL")
+    await work(world, provider)
+    assert set(await world.of_campaign(campaign)) == set(people)
+
+
+@pytest.mark.parametrize(("state", "left"), [("paused", "batch"), ("cancelled", "counted")])
+async def test_a_batch_in_hand_sees_at_the_gate_that_its_campaign_was_stopped(world, state, left):
+    campaign = await world.campaign(await world.people(3))
+    async with world.worker(Scripted(), Lane.MARKETING) as deliver:
+        async with world.database.connection() as c:
+            batch = await deliver._claim_planned(c, Channel.EMAIL, 500)
+        why, ended = ("asked", None) if state == "paused" else (None, "now")
+        await world.execute(
+            "UPDATE campaigns SET state = %s, pause_reason = %s, ended_at = %s::timestamptz", state, why, ended
+        )
+        assert await deliver._gate(batch) == []
+    assert await world.of_campaign(campaign) == {}
+    waiting = await world.one("SELECT count(*) FROM campaign_batches WHERE due_at IS NOT NULL AND claims = 0")
+    counted = await world.one("SELECT (left_out ->> 'cancelled')::int FROM campaigns")
+    assert (waiting, counted) == ((1, None) if left == "batch" else (0, 3))
+
+
+async def test_a_deferred_message_of_a_paused_campaign_waits_and_one_of_a_cancelled_campaign_is_refused(world):
+    people = await world.people(2)
+    campaign = await world.campaign(people)
+    await world.execute("UPDATE recipients SET snoozed_until = clock_timestamp() + interval '10 minutes'")
+    await work(world, Scripted())
+    assert set((await world.of_campaign(campaign)).values()) == {("queued", "snoozed")}
+    for state, expected in (
+        ("paused", ("queued", "campaign_paused")),
+        ("cancelled", ("suppressed", "campaign_cancelled")),
+    ):
+        await world.execute(
+            "UPDATE campaigns SET state = %s, pause_reason = CASE WHEN %s = 'paused' THEN 'asked' END,"
+            " ended_at = CASE WHEN %s = 'cancelled' THEN clock_timestamp() END", state, state, state,
+        )  # fmt: skip
+        await world.execute("UPDATE messages SET due_at = clock_timestamp()")
+        provider = Scripted()
+        await work(world, provider)
+        assert set((await world.of_campaign(campaign)).values()) == {expected}
+        assert provider.sent == []
+
+
+async def test_of_two_people_with_one_address_one_gets_it(world):
+    people = await world.people(3)
+    await world.execute(
+        "UPDATE addresses SET (address, address_hash) ="
+        " (SELECT address, address_hash FROM addresses WHERE recipient_id = %s) WHERE recipient_id = ANY(%s)",
+        people[0], people[:2],
+    )  # fmt: skip
+    campaign = await world.campaign(people, size=1)  # in different batches
+    provider = Scripted()
+    await work(world, provider)
+    states = await world.of_campaign(campaign)
+    assert sorted(map(str, (states[person] for person in people))) == sorted(
+        map(str, [("accepted", None), ("accepted", None), ("suppressed", "duplicate_address")])
+    )
+    assert len({str(one.to) for one in provider.sent}) == len(provider.sent) == 2
+
+
+async def test_the_one_with_the_same_address_gets_it_when_the_first_is_refused(world):
+    people = await world.people(2)
+    await world.execute(
+        "UPDATE addresses SET (address, address_hash) = (SELECT address, address_hash FROM addresses LIMIT 1)"
+    )
+    await world.withdraw(people[:1])
+    campaign = await world.campaign(people)
+    await work(world, Scripted())
+    states = await world.of_campaign(campaign)
+    assert [states[person][0] for person in people] == ["suppressed", "accepted"]
+
+
+async def test_a_provider_that_takes_few_at_once_gets_a_batch_in_pieces(world):
+    people = await world.people(7)
+    campaign = await world.campaign(people)
+    provider = Scripted(most_at_once=3)
+    await work(world, provider)
+    assert set(await world.of_campaign(campaign)) == set(people)
+    assert await world.one("SELECT array_agg(cardinality(recipients) ORDER BY n) FROM campaign_batches") == [3, 3, 1]
+
+
+async def test_who_has_no_address_on_the_channel_is_counted(world):
+    people = await world.people(3)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE recipient_id = %s", people[0])
+    campaign = await world.campaign(people)
+    await work(world, Scripted())
+    assert set(await world.of_campaign(campaign)) == set(people[1:])
+    assert await world.one("SELECT unreachable FROM campaign_batches") == 1
+
+
+async def test_a_batch_of_a_worker_that_died_before_its_intent_is_taken_again(world):
+    people = await world.people(5)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        async with world.database.connection() as c:
+            assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
+        dead.journal.close()
+    await sweep(world)
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 5
+    assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
+
+
+async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_journal(world):
+    people = await world.people(4)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        async with world.database.connection() as c:
+            batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+        permitted = await dead._gate(batch)
+        sent, doubtful, *_ = [one.permit.message for one in permitted]
+        dead.journal.before(sent, 1)
+        dead.journal.after(sent, 1, Receipt("ref", "250"))
+        dead.journal.before(doubtful, 1)
+        dead.journal.rendering(permitted[3].permit.message)
+        dead.journal.close()
+    await sweep(world)
+    states = await world.states([one.permit.message for one in permitted])
+    assert states == [
+        ("accepted", None),
+        ("unknown", "in_doubt:worker_died"),
+        ("queued", "worker_died"),
+        ("queued", "worker_died"),
+    ]
+    assert await world.one("SELECT array_agg(claims ORDER BY id) FROM messages WHERE state = 'queued'") == [0, 1]
+    assert await world.one("SELECT worker_id FROM campaign_batches") is None
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 2
+    assert len(await world.of_campaign(campaign)) == 4
+
+
+async def test_settling_a_batch_leaves_the_indexes_alone(world):
+    """What makes a campaign fast: its messages and attempts are updated in place, on their own page."""
+    await world.campaign(await world.people(50))
+    await work(world, Scripted())
+    share = "SELECT n_tup_hot_upd::float / n_tup_upd FROM pg_stat_user_tables WHERE relname = %s"
+    await world.execute("SELECT pg_stat_force_next_flush()")
+    async with asyncio.timeout(10):
+        while await world.one("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'attempts'") != 50:
+            await asyncio.sleep(0.05)
+    assert await world.one(share, "attempts") > 0.8  # a few find no room on their page
+    assert await world.one(share, "messages") > 0.8
+
+
+async def test_a_worker_that_lost_its_batch_while_it_waited_for_the_gate_decides_nothing(world):
+    campaign = await world.campaign(await world.people(3))
+    async with world.worker(Scripted(), Lane.MARKETING) as late:
+        async with world.database.connection() as c:
+            batch = await late._claim_planned(c, Channel.EMAIL, 500)
+        await world.execute("UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp()")
+        assert await late._gate(batch) == []
+    assert await world.of_campaign(campaign) == {}
+
+
+async def test_a_batch_that_brought_down_its_workers_again_and_again_is_left_alone(world):
+    await world.campaign(await world.people(1))
+    await world.execute("UPDATE campaign_batches SET claims = 3")
+    provider = Scripted()
+    await work(world, provider)
+    assert provider.sent == []
+
+
+async def test_what_the_campaigns_data_does_not_give_comes_from_the_persons_attributes(world):
+    people = await world.people(2)
+    await world.execute(
+        """UPDATE recipients SET attributes = '{"number": "own", "other": 1}' WHERE id = %s""", people[0]
+    )
+    campaign = await world.campaign(people, data={})
+    provider = Scripted()
+    await work(world, provider)
+    states = await world.of_campaign(campaign)
+    assert states[people[0]] == ("accepted", None)
+    assert states[people[1]] == ("failed", "render:template")  # it has none
+    assert [one.content.subject for one in provider.sent] == ["Number own"]
+
+
+async def test_the_campaigns_data_stands_above_the_persons(world):
+    [person] = await world.people(1)
+    await world.execute("""UPDATE recipients SET attributes = '{"number": "own"}'""")
+    await world.campaign([person], data={"number": "ours"})
+    provider = Scripted()
+    await work(world, provider)
+    assert [one.content.subject for one in provider.sent] == ["Number ours"]
+
+
+async def test_a_notice_reaches_who_said_no_in_the_lane_of_campaigns_and_is_never_repeated_from_doubt(world):
+    [person] = await world.people(1)
+    await world.withdraw([person], "all")
+    campaign = await world.campaign([person], MANDATORY)
+    await work(world, Scripted(lambda *_: Ambiguous("lost")))
+    assert await world.of_campaign(campaign) == {person: ("unknown", "in_doubt:lost")}
+    assert await world.one("SELECT lane || ' ' || category FROM messages") == "marketing transactional"
+    assert await world.one("SELECT due_at IS NULL FROM messages") is True
+
+
+async def test_a_campaigns_rate_holds_back_the_next_batch_and_other_campaigns_go_on(world):
+    people = await world.people(6)
+    await world.campaign(people[:4], size=2, rate=0.01)
+    swift = await world.campaign(people[4:])
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 4  # the first batch of the slow one has its place at once
+    assert len(await world.of_campaign(swift)) == 2
+    assert await world.one("SELECT count(*) FROM campaign_batches WHERE due_at > clock_timestamp() AND is_paced") == 1
+
+
+async def test_messages_that_wait_in_the_queue_and_campaigns_take_turns(world):
+    people = await world.people(8)
+    await world.campaign(people, size=1)
+    single = await world.queue(people[:4], MARKETING)
+    order: list[bool] = []
+
+    def note(message, witness):
+        order.append(message.id in single)
+        return take(message, witness)
+
+    await work(world, Scripted(note), batch_size=1)
+    assert order[:8].count(True) == 4
+    assert len(order) == 12
+
+
+async def test_the_second_channel_of_a_campaign_waits_for_the_first(world):
+    people = await world.people(2)
+    await world.phones(people)
+    campaign = await world.campaign(people, "password-reset")
+    await world.execute(
+        "INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, due_at)"
+        " SELECT campaign_id, 'sms', 1, recipients, starts_at, due_at FROM campaign_batches"
+    )
+    mail, text = Scripted(), Scripted()
+    async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        await deliver(())
+    found = await world.one(
+        "SELECT array_agg(channel || ' ' || state || ' ' || step ORDER BY channel, recipient_id) FROM messages"
+        " WHERE campaign_id = %s", campaign,
+    )  # fmt: skip
+    assert found[0] == "email accepted 0"
+    assert found[2].startswith("sms")
+    assert len(mail.sent) == 2
+
+
+# Stopping by itself ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_campaign_that_cannot_be_rendered_is_paused_before_all_of_it_has_failed(world):
+    people = await world.people(60)
+    campaign = await world.campaign(people, size=7, data={})  # `number` is missing for everybody
+    await work(world, Scripted())
+    failed = await world.of_campaign(campaign)
+    assert set(failed.values()) == {("failed", "render:template")}
+    assert len(failed) == 7
+    assert await world.one("SELECT state || ' ' || pause_reason FROM campaigns") == "paused fails"
+
+
+async def test_a_campaign_goes_on_while_few_fail_and_never_twenty_in_a_row(world):
+    people = await world.people(30)
+    await world.execute("""UPDATE recipients SET attributes = '{"number": "1"}'""")
+    await world.execute("UPDATE recipients SET attributes = '{}' WHERE id = ANY(%s)", people[::10])
+    campaign = await world.campaign(people, size=4, data={})
+    await work(world, Scripted())
+    states = [state for state, _ in (await world.of_campaign(campaign)).values()]
+    assert (states.count("failed"), states.count("accepted")) == (3, 27)
+    assert await world.one("SELECT state || ' ' || spoiled || ' ' || spoiled_in_row FROM campaigns") == "sending 3 0"
+
+
+async def test_a_campaign_is_paused_when_the_provider_refuses_our_own_setup(world):
+    people = await world.people(40)
+    campaign = await world.campaign(people)
+    await work(world, Scripted(lambda *_: Misconfigured("550 5.7.1", "sender not allowed")))
+    assert {state for state, _ in (await world.of_campaign(campaign)).values()} == {"queued"}
+    assert await world.one("SELECT pause_reason FROM campaigns") == "fails"
+
+
+async def test_a_batch_that_brought_down_three_workers_pauses_its_campaign(world):
+    await world.campaign(await world.people(1))
+    for _ in range(3):
+        async with world.worker(Scripted(), Lane.MARKETING) as dead:
+            async with world.database.connection() as c:
+                assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
+            dead.journal.close()
+        await sweep(world)
+    assert await world.one("SELECT pause_reason FROM campaigns") == "poison"
+
+
+@pytest.mark.parametrize(
+    ("failed", "in_row", "decided", "stops"),
+    [(20, 20, 100_000, True), (19, 19, 100_000, False), (4, 4, 4, False), (5, 1, 500, False), (6, 1, 500, True)],
+)
+def test_more_than_one_in_a_hundred_or_twenty_in_a_row_stop_a_campaign(failed, in_row, decided, stops):
+    assert goes_wrong(failed, in_row, decided) is stops
+
+
+@given(st.lists(st.lists(st.booleans(), max_size=30), max_size=8))
+def test_runs_of_failures_are_counted_over_batches_as_over_the_whole(batches):
+    """What is kept between batches says the same as all messages in one list."""
+    in_row, longest = 0, 0
+    for failed in batches:
+        count, run, trailing = _runs(failed)
+        in_row = in_row + count if trailing is None else trailing
+        longest = max(longest, run, in_row)
+    whole = [one for failed in batches for one in failed]
+    at_end = len(whole) - max((n + 1 for n, one in enumerate(whole) if not one), default=0)
+    assert in_row == at_end
+    assert longest <= max((len(run) for run in "".join(".#"[one] for one in whole).split(".")), default=0)
