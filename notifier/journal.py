@@ -163,7 +163,7 @@ def _hear(said: Testimony, words: list[str]) -> None:
 
 def _encode(outcome: Outcome) -> str:
     if isinstance(outcome, Receipt):  # nearly every line
-        if _PLAIN.fullmatch(outcome.reference) and _PLAIN.fullmatch(outcome.code):  # encoding costs more than the line
+        if _PLAIN.fullmatch(outcome.reference + outcome.code):  # encoding costs more than the line
             return f'["Receipt",{{"reference":"{outcome.reference}","code":"{outcome.code}"}}]'
         return _json(["Receipt", {"reference": outcome.reference, "code": outcome.code}])
     return json.dumps([type(outcome).__name__, asdict(outcome)], default=timedelta.total_seconds)

@@ -48,9 +48,10 @@ class Doubts:
 
     def add(self, *outcomes: Outcome) -> None:
         """What came of messages that were on the wire together."""
-        if any(isinstance(outcome, Receipt) for outcome in outcomes):
-            self._in_a_row, self._away = 0, None
-            return
+        for outcome in outcomes:
+            if isinstance(outcome, Receipt):
+                self._in_a_row, self._away = 0, None
+                return
         lost = [outcome.code for outcome in outcomes if isinstance(outcome, Ambiguous)]
         self._in_a_row += len(lost)
         if lost and self.are_many:

@@ -12,7 +12,7 @@ from notifier.domain.tokens import FRESH_LINK, Links
 from notifier.errors import TemplateError
 from notifier.rendering import Ingredients, Template
 from notifier.store.database import Row
-from notifier_channels.contract import Channel, ListHeaders
+from notifier_channels.contract import ListHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Personal:
         person, key = facts["recipient_id"], template.topic.key
         return template.list_headers(
             locale,
-            self.links.unsubscribe_url(person, key, Channel(facts["channel"]), message),
+            self.links.unsubscribe_url(person, key, facts["channel"], message),
             self.links.unsubscribe_mailto(person, key),
         )
 

@@ -57,6 +57,8 @@ class Hold:
 
     def was_withdrawn(self, attempt: Attempt) -> bool:
         """True when a no that covers the attempt was recorded after it."""
+        if not self._withdrawn:
+            return False
         return any(
             said.number > attempt.number
             and said.scope in attempt.topic.scopes_above

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 from uuid import UUID
 
@@ -67,10 +69,10 @@ class Mail:
     was_given_back: bool = False  #: its connection was lost before its envelope was answered
 
     @property
-    def secrets(self) -> tuple[str, ...]:
-        """What no text that we keep may repeat (I5): of `ann.smith@` also `smith` alone."""
+    def secrets(self) -> Iterator[str]:
+        """What no text that we keep may repeat (I5): of `ann.smith@` also `smith` alone. Few answers need it."""
         local, _, domain = self.recipient.rpartition("@")
-        return (local, *_NAMES.findall(local), domain, self.sender.rpartition("@")[0])
+        yield from (local, *_NAMES.findall(local), domain, self.sender.rpartition("@")[0])
 
     def refusal(self, features: Features) -> Outcome | None:
         """Why this server cannot take it, known before a byte is sent."""
@@ -100,11 +102,15 @@ def write(outgoing: Outgoing[Email], domain: str) -> Mail | Outcome:
         raise TypeError("a mail goes to an EmailAddress")
     recipient = str(to)
     origin = content.letterhead if isinstance(content, WrittenEmail) else content
-    sender = outgoing.return_path or str(origin.sender.address)
+    own = str(origin.sender.address)
+    sender = outgoing.return_path or own
     if not _is_path(recipient):
         return Rejected("501 5.1.3", "the address could be misread in a command")
-    mailboxes = [origin.sender] if origin.reply_to is None else [origin.sender, origin.reply_to]
-    if not all(map(_is_path, (sender, *(str(mailbox.address) for mailbox in mailboxes)))):
+    if not (
+        _is_own_path(own)
+        and (origin.reply_to is None or _is_own_path(str(origin.reply_to.address)))
+        and (sender is own or _is_path(sender))
+    ):
         return Misconfigured("501 5.1.7", "the sender, return path or reply address could be misread in a command")
     data, size, is_ascii = _bytes(outgoing, to, domain)
     return Mail(outgoing.id, sender, recipient, data, size, needs_smtputf8=not (is_ascii and sender.isascii()))
@@ -127,6 +133,11 @@ def finish(data: bytes) -> bytes:
     if b"\r\n." in data:
         data = data.replace(b"\r\n.", b"\r\n..")
     return data + FINAL_DOT
+
+
+@lru_cache(maxsize=64)  # the same few stand in every mail
+def _is_own_path(text: str) -> bool:
+    return _is_path(text)
 
 
 def _is_path(text: str) -> bool:

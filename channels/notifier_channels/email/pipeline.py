@@ -132,8 +132,8 @@ class Pipeline:
             steps.insert(0, (b"RSET\r\n", self._on_rset))
             self._connection.needs_reset = False
         if self._connection.features.pipelining:
-            self._expected.extend((handler, mail) for _, handler in steps)
-            self._write(b"".join((before, *(command for command, _ in steps))))
+            self._expected.extend([(handler, mail) for _, handler in steps])
+            self._write(b"".join([before, *[command for command, _ in steps]]))
         else:
             self._unsent.extend(steps)
             self._send_next(mail)
@@ -175,7 +175,7 @@ class Pipeline:
         if self._refusal is not None and self._unsent:
             self._unsent.clear()
             self._decline(mail, self._refusal)
-        else:
+        elif self._unsent:
             self._send_next(mail)
 
     def _on_data(self, mail: Mail, reply: Reply) -> None:

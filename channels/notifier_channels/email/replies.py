@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from notifier_channels.contract import (
@@ -130,7 +131,7 @@ class ReplyReader:
     def __init__(self) -> None:
         self._rest = b""
         self._lines: list[str] = []
-        self._code = b""
+        self._code = 0
 
     @property
     def is_clean(self) -> bool:
@@ -150,21 +151,28 @@ class ReplyReader:
         return [reply for line in lines if (reply := self._line(line)) is not None]
 
     def _line(self, line: bytes) -> Reply | None:
-        code, separator, text = line[:3], line[3:4], line[4:]
-        number = _CODES.get(code)
-        if number is None or separator not in _SEPARATORS:
-            raise NotSmtp("a line that is no reply")
-        if (self._lines and code != self._code) or len(self._lines) >= MOST_LINES or len(line) > LONGEST_LINE:
-            raise NotSmtp("a reply without end, or with two codes")
-        shown = text.rstrip(b"\r").decode("utf-8", "replace")
-        if separator == b"-":
-            self._code = code
-            self._lines.append(shown)
+        if len(line) > LONGEST_LINE or len(self._lines) >= MOST_LINES:
+            raise NotSmtp("a reply without end")
+        reply, is_last = _read(line)
+        if self._lines and reply.code != self._code:
+            raise NotSmtp("a reply with two codes")
+        if not is_last:
+            self._code = reply.code
+            self._lines.append(reply.text)
             return None
         if self._lines:
-            shown = "\n".join((*self._lines, shown))
+            reply = Reply(reply.code, "\n".join((*self._lines, reply.text)))
             self._lines = []
-        return Reply(number, shown)
+        return reply
+
+
+@lru_cache(maxsize=128)  # a relay says the same few lines for every mail
+def _read(line: bytes) -> tuple[Reply, bool]:
+    """One line as if it were a reply, and whether it ends one."""
+    number, separator = _CODES.get(line[:3]), line[3:4]
+    if number is None or separator not in _SEPARATORS:
+        raise NotSmtp("a line that is no reply")
+    return Reply(number, line[4:].rstrip(b"\r").decode("utf-8", "replace")), separator != b"-"
 
 
 def outcome(reply: Reply, verb: Verb, secrets: Iterable[str] = ()) -> Outcome:
@@ -189,7 +197,8 @@ def blames_policy(refusal: Outcome) -> bool:
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """The text in one line, without addresses and without the secrets."""
-    text = _UNPRINTABLE.sub(" ", text)
+    if not text.isprintable():
+        text = _UNPRINTABLE.sub(" ", text)
     if len(text) > _LONGEST_TEXT:
         text = text[:_LONGEST_TEXT].rpartition(" ")[0]  # no half of an address may stay
     text = _ADDRESS.sub("…", text)
