@@ -59,7 +59,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`x.name`: a field of data, or what `loop` and imported macros offer."""
-        if obj.__class__ is not dict and isinstance(obj, LoopContext | TemplateModule):
+        if obj.__class__ is dict and attribute in obj:  # as nearly always, in loops over a person's items
+            return obj[attribute]
+        if isinstance(obj, LoopContext | TemplateModule):
             return super().getattr(obj, attribute)
         return self.getitem(obj, attribute)
 
