@@ -60,7 +60,7 @@ def campaign_data(template: Template, facts: Row, given: Mapping[str, Any]) -> d
 
     """
     data = data_for(template.schema.properties, facts["attributes"], given)
-    if problems := template.problems(data):
+    if not template.schema.fits(data) and (problems := template.problems(data)):
         first = problems[0]
         raise TemplateError(f"{template.key}: the person's attributes do not fit it: {first.pointer} {first.detail}")
     return data

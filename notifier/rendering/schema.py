@@ -67,6 +67,13 @@ class Schema:
         """The names that are always there."""
         return frozenset(self.document.get("required", []))
 
+    def fits(self, data: Mapping[str, Any]) -> bool:
+        """Whether there is nothing wrong with data that a database has held; `problems` looks closer, and longer."""
+        try:
+            return self._validator.is_valid(data)
+        except ValueError:  # as below
+            return False
+
     def problems(self, data: Mapping[str, Any], pointer: str, *, partly: bool = False) -> list[Problem]:
         """Everything that is wrong with the data, each with its place below `pointer`; never a value (I5).
 

@@ -77,9 +77,10 @@ class Specialised:
             ingredients.preferences_url is None,
             out and (out.list_id, out.list_name),
         )
-        if key not in self._ways:
-            self._keep(key, self._way(own, ingredients))
-        way = self._ways[key]
+        try:
+            way = self._ways[key]
+        except KeyError:
+            way = self._kept(key, self._way(own, ingredients))
         if way is None or ingredients.preferences_url == "" or (out and not out.unsubscribe_url):
             return None
         pressed, formats, clock = way
@@ -128,12 +129,13 @@ class Specialised:
         except TemplateError:
             return None
 
-    def _keep(self, key: tuple[object, ...], way: Way | None) -> None:
+    def _kept(self, key: tuple[object, ...], way: Way | None) -> Way | None:
         if len(self._ways) >= MAX_KEPT:
             self._ways.clear()
             self._pressed.clear()
             self._presses.clear()
         self._ways[key] = way
+        return way
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ before its value is known, whatever the value is: no line grows too long, and no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -17,7 +16,6 @@ from notifier_channels.email import mime
 SOFT_BREAK = b"=\r\n"
 ROOM = mime.LINE - 1  #: of a line, before the soft break's `=`
 _VARIES = ("at", "to", "subject", "message_id", "ways_out")
-_PLAIN = re.compile(r"[ -<>-~]*")  # stands in quoted-printable as it is
 _STAND_IN = "_\n"  # becomes the soft break's `=`: the encoder leaves room for it, and blanks before it alone
 
 
@@ -107,15 +105,15 @@ def _written(before: bytes, statics: Sequence[str]) -> list[bytes]:
 
 def _filling(value: str) -> tuple[bytes, int]:
     """A value as it begins a line and ends before a soft break, and how many dots were stuffed."""
-    if value.isalnum() and value.isascii() and len(value) <= ROOM:
+    if value.isalnum() and value.isascii() and len(value) <= ROOM:  # most values are a word or a number
         return value.encode(), 0
-    if not _PLAIN.fullmatch(value):
+    if not value.isascii() or not value.isprintable() or "=" in value:
         raw = mime.quoted_printable(f"{value}{_STAND_IN}")[: -len(SOFT_BREAK)]
-    else:
+    else:  # it stands in quoted-printable as it is
         raw = value.encode()
         if len(raw) > ROOM:
             raw = SOFT_BREAK.join([raw[start : start + ROOM] for start in range(0, len(raw), ROOM)])
-    if b"\n." not in raw and not raw.startswith(b"."):
+    if raw[:1] != b"." and b"\n." not in raw:
         return raw, 0
     safe = (b"." if raw.startswith(b".") else b"") + raw.replace(b"\r\n.", b"\r\n..")
     return safe, len(safe) - len(raw)
