@@ -52,7 +52,9 @@ class Slots:
         found: list[str] = []
         for name, is_link in self.names:
             value = data[name]
-            is_plain = value.__class__ is str and (_PLAIN_LINK.fullmatch(value) if is_link else value.isalnum())
+            is_plain = value.__class__ is str and (
+                _PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped
+            )
             found.append(value if is_plain else self._named(value, is_link=is_link))
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data

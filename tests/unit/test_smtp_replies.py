@@ -161,6 +161,7 @@ def test_a_nonsensical_answer_to_the_dot_is_in_doubt():
         ("250 OK id=1abcde-000FGh-Xy", "1abcde-000FGh-Xy"),
         ("250 Ok 0102018f-abcd-000000", "Ok 0102018f-abcd-000000"),
         ("250 2.6.0 <abc@example.com> [InternalId=1] Queued mail for delivery", "2.6.0 <…> [InternalId=1] Queued"),
+        ("250 2.0.0 Ok", "2.0.0 Ok"),
         ("250", ""),
     ],
 )

@@ -1,5 +1,7 @@
 """A token is accepted exactly when one of our keys signed it, whole, for this purpose, in time."""
 
+import base64
+import hmac
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -41,6 +43,15 @@ def test_an_unsubscribe_url_says_who_what_and_where_and_no_more(recipient, topic
     assert len(url) < 300
     century_later = NOW + timedelta(days=36_500)
     assert links().read_page(token_of(url), century_later) == OptOutLink(recipient, message, channel, topic)
+
+
+@given(st.binary(min_size=1, max_size=200), ids, ids)
+def test_what_a_key_of_any_length_signs_is_what_hmac_says(secret, recipient, message):
+    made = links({"k": secret})
+    signed, _, mac = token_of(made.unsubscribe_url(recipient, "newsletter", Channel.EMAIL, message)).rpartition(".")
+    genuine = hmac.digest(secret, b"notifier link\0" + signed.encode(), "sha256")[:24]
+    assert mac == base64.urlsafe_b64encode(genuine).decode()
+    assert made.read_mail(local_part(made.return_path(message, 1))) == ReturnPath(message, 1)
 
 
 @given(st.data(), ids, topics, channels, ids)

@@ -85,10 +85,14 @@ def ways_out(subscription: ListHeaders) -> str:
     return ways
 
 
-@lru_cache(maxsize=64)  # a batch was permitted at one instant
 def date(at: datetime) -> str:
     """RFC 5322 3.3, always in UTC."""
-    at = at.astimezone(UTC)
+    return _date(int(at.timestamp()))
+
+
+@lru_cache(maxsize=64)  # hundreds of mails have one second in common
+def _date(seconds: int) -> str:
+    at = datetime.fromtimestamp(seconds, UTC)
     return f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04} {at:%H:%M:%S} +0000"
 
 

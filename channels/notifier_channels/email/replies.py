@@ -93,6 +93,7 @@ _CODES = {str(code).encode(): code for code in range(200, 600)}
 _SEPARATORS = frozenset({b" ", b"-", b"\r", b""})
 _ENHANCED = re.compile(r"([245])\.(\d{1,3}\.\d{1,3})\b")
 _REFERENCE = re.compile(r"(?:queued as|\bid=)\s*([\w.-]+)", re.IGNORECASE)
+_SAYS_NOTHING = re.compile(r"(?:2\.\d\.\d )?ok", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _ADDRESS = re.compile(r"""[^\s<>"'(),;]*\s?(?:@|%40|=40)\s?[^\s<>"'(),;]*""", re.IGNORECASE)
 
@@ -260,5 +261,7 @@ def _is_nobody_in_words(reply: Reply) -> bool:
 
 
 def _reference(reply: Reply, secrets: Iterable[str]) -> str:
+    if _SAYS_NOTHING.fullmatch(reply.text):  # so it repeats nothing either: looking for that takes a while
+        return reply.text
     found = _REFERENCE.search(reply.text)
     return found.group(1) if found else redact(reply.text, secrets)[:100]
