@@ -88,6 +88,7 @@ def preview(id_: Id) -> None:
     """Let the scheduler reckon what would happen, and show it: who would get it and who not, why, and when."""
     from rich.console import Console
 
+    from notifier.commands import plans
     from notifier.domain.access import OPERATOR
 
     use = _campaigns()
@@ -98,7 +99,7 @@ def preview(id_: Id) -> None:
     if plan.problem:
         typer.echo(f"notifier: {plan.problem}", err=True)
         raise typer.Exit(1)
-    for line in _lines(plan.plan or {}):
+    for line in plans.lines(plan.plan or {}):
         typer.echo(line)
     typer.echo(f"\nTo approve it: notifier campaigns schedule {id_} --plan {plan.hash}")
 
