@@ -5,6 +5,7 @@ Rules of this schema:
   batch, decides, and inserts its messages with their attempts in the transaction of their intent: one insert and one
   settle for each, where a row that waits in a queue would be rewritten twice more.
 - `messages_campaign` lets a batch be taken again after a death: whoever has a message already gets no second one.
+- A batch that is dropped stays, marked: how many people it held on its channel is part of what a report adds up.
 - A deferred message of a campaign waits in the queue like any other, and is found by `messages_campaign_waiting`.
 """
 
@@ -61,7 +62,7 @@ CREATE TABLE campaigns (
     spoiled_in_row    integer NOT NULL DEFAULT 0,
     pause_reason      text,
     ended_at          timestamptz,
-    left_out          jsonb NOT NULL DEFAULT '{}',  -- people whom no batch reached any more, by reason
+    left_out          jsonb NOT NULL DEFAULT '{}',  -- people who were in no batch yet when it ended, by reason
     CHECK ((state IN ('draft')) OR state = 'cancelled' OR template_version IS NOT NULL),
     CHECK ((state = 'paused') = (pause_reason IS NOT NULL)),
     CHECK ((series_id IS NULL) = (occurs_at IS NULL)),
@@ -112,8 +113,10 @@ CREATE TABLE campaign_batches (
     claims       smallint NOT NULL DEFAULT 0,   -- taken in hand without being decided
     decided_at   timestamptz,                   -- its messages are rows from here on
     unreachable  integer,                       -- had no address on the channel
+    left_out     text,                          -- why it was dropped: none of its people was written to on the channel
     PRIMARY KEY (campaign_id, n),
-    CHECK (num_nonnulls(due_at, worker_id, decided_at) = 1)
+    CHECK (num_nonnulls(due_at, worker_id, decided_at) = 1),
+    CHECK (left_out IS NULL OR (decided_at IS NOT NULL AND unreachable IS NULL))
 );
 CREATE INDEX campaign_batches_due ON campaign_batches (channel, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX campaign_batches_in_hand ON campaign_batches (worker_id) WHERE worker_id IS NOT NULL;
@@ -124,6 +127,10 @@ ALTER TABLE messages
 CREATE UNIQUE INDEX messages_campaign ON messages (campaign_id, recipient_id, channel, address_id)
     WHERE campaign_id IS NOT NULL AND NOT is_test;
 CREATE INDEX messages_campaign_waiting ON messages (campaign_id) WHERE campaign_id IS NOT NULL AND due_at IS NOT NULL;
+
+-- Which noes came of a message: a report of a campaign finds those that name one of its messages. Ids grow with time.
+CREATE INDEX consent_events_message ON consent_events ((evidence ->> 'message') COLLATE "C")
+    WHERE evidence ? 'message' AND NOT granted;
 
 -- A message of a campaign may be born with its last word.
 CREATE TRIGGER outbox_message_born AFTER INSERT ON messages FOR EACH ROW
