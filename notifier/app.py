@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.block import Block
+from notifier.dispatch.campaigns import Campaigns
 from notifier.dispatch.composing import Composer
 from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
@@ -30,6 +31,7 @@ from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
+from notifier.dispatch.rehearse import Rehearse
 from notifier.dispatch.replies import Replies
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
@@ -93,6 +95,8 @@ class App:
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
+    campaigns: Campaigns
+    rehearse: Rehearse
 
     @classmethod
     @asynccontextmanager
@@ -163,6 +167,8 @@ class App:
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),
+            campaigns=Campaigns(templates, channels_of(settings)),
+            rehearse=Rehearse(templates, channels_of(settings)),
         )
 
     @asynccontextmanager

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.commands.campaign_reports import report
-from notifier.commands.campaign_watch import watch
+from notifier.commands.campaigns import campaigns
 from notifier.commands.consent import consent
 from notifier.commands.explain import explain
 from notifier.commands.suppressions import suppressions
@@ -34,12 +33,9 @@ app.add_typer(templates, name="templates")
 
 keys = typer.Typer(help="Make and revoke the keys that product code shows at the API.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
-campaigns = typer.Typer(help="See how a campaign goes, and what became of it.", no_args_is_help=True)
-campaigns.command()(report)
-campaigns.command()(watch)
-app.add_typer(campaigns, name="campaigns")
 app.add_typer(consent, name="consent")
 app.add_typer(suppressions, name="suppressions")
+app.add_typer(campaigns, name="campaigns")
 app.add_typer(webhooks, name="webhooks")
 app.command()(explain)
 

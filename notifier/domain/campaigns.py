@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from notifier.domain.messages import Category
 
@@ -69,3 +70,12 @@ class Failures:
 def goes_wrong(spoiled: int, in_row: int, decided: int) -> bool:
     """Whether so many failed by our own fault, in rendering or configuration, that a person must look first."""
     return in_row >= SPOILED_IN_ROW or (spoiled >= SPOILED_LEAST and spoiled > decided * SPOILED_SHARE)
+
+
+# What each person gets ------------------------------------------------------------------------------------------------
+
+
+def data_for(properties: Collection[str], attributes: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """A template's data for one person: what the campaign gives, and of their own attributes what it leaves open."""
+    own = {name: attributes[name] for name in properties if name in attributes}
+    return {**own, **data}

@@ -83,13 +83,13 @@ def _offsets(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[d
     while start < end:
         following = min(start + DAY, end)
         if _offset(zone, following) != offset:
-            following = _change(zone, start, following)
+            following = change(zone, start, following)
             offset = _offset(zone, following)
             yield following, offset
         start = following
 
 
-def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+def change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
     """The second at which the clocks change between the two."""
     low, high = int(before.timestamp()), int(after.timestamp()) + 1
     offset = _offset(zone, before)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from notifier.domain.durations import written
 from notifier.domain.routing import Mode, Route
 from notifier.errors import TemplateError
-from notifier.rendering.durations import duration, written
+from notifier.rendering.durations import duration
 from notifier_channels.contract import Channel
 
 SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=7)

@@ -36,15 +36,18 @@ class NewMessage:
     step: int = 0  #: of a notification's channels in their order (`domain.routing`)
     turn_at: datetime | None = None  #: of a later step: when its turn comes at the latest
     is_followed: bool = False  #: another one waits for what becomes of this one
+    campaign_id: UUID | None = None
+    is_test: bool = False  #: of a campaign, to somebody who was named
 
 
 async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
     """Store them queued; one statement whatever their number."""
     await c.execute(
         "INSERT INTO messages (id, notification_id, recipient_id, address_id, channel, lane, category, topic,"
-        " template_version, due_at, expires_at, step, turn_at, is_followed)"
+        " template_version, due_at, expires_at, step, turn_at, is_followed, campaign_id, is_test)"
         " SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[],"
-        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::timestamptz[], %s::bool[])",
+        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::timestamptz[], %s::bool[],"
+        " %s::uuid[], %s::bool[])",
         (
             [message.id for message in messages],
             [message.notification_id for message in messages],
@@ -60,6 +63,8 @@ async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
             [message.step for message in messages],
             [message.turn_at for message in messages],
             [message.is_followed for message in messages],
+            [message.campaign_id for message in messages],
+            [message.is_test for message in messages],
         ),
     )
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from notifier.domain.who import Given, Held, Person, Plan, plan
-from notifier.store import consent
+from notifier.store import consent, devices
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection, rows
 from notifier.store.recipients import lock
@@ -41,6 +41,17 @@ async def settle(c: Connection, given: Sequence[Given], new_id: Callable[[], UUI
     planned = current.plan(given, new_id, replace=replace)
     await _write(c, planned)
     return planned
+
+
+async def reach(
+    c: Connection, planned: Plan, by_device: Collection[UUID]
+) -> dict[UUID, Mapping[Channel, Sequence[UUID]]]:
+    """The address rows at which those who are meant are reached; devices only of those who are named for it."""
+    held = await devices.ids_of(c, by_device) if by_device else {}
+    return {
+        person: {**{channel: [one.id] for channel, one in addresses.items()}, Channel.PUSH: held.get(person, [])}
+        for person, addresses in planned.reach.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

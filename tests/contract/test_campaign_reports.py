@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import uuid
@@ -11,13 +12,17 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from notifier import cli
+from notifier.client import CampaignReport
+from notifier.commands import campaign_watch
 from notifier.dispatch import reporting
 from notifier.dispatch.deliver import Batch
 from notifier.domain.access import Scope
 from notifier.domain.messages import Lane, State
 from notifier.domain.reports import Report
-from notifier.errors import NotFound
+from notifier.errors import Conflict, NotFound
 from notifier.store import reports
 from notifier_channels.contract import Ambiguous, BadAddress, Channel, Receipt
 from tests.servers.api import Api
@@ -240,7 +245,8 @@ async def in_hand(world: World):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, size=st.integers(1, 12), cancels=st.booleans(), pick=st.randoms())
-async def test_the_sum_is_the_audience_whatever_happens_in_which_order(world, steps, size, cancels, pick):
+async def test_the_sum_is_the_audience_whatever_happens_in_which_order(database, tmp_path, steps, size, cancels, pick):
+    world = World(database, tmp_path / "journals")
     people = await world.people(size, prefix=uuid.uuid4().hex)
     await world.withdraw(pick.sample(people, size // 4))
     unreachable = pick.sample(people, size // 4)
@@ -389,6 +395,8 @@ async def test_the_api_answers_the_report_and_streams_the_table(api: Api, served
         {"state": "suppressed", "reason": "withdrawn", "messages": 1},
     ]
     assert (answer["name"], answer["state"], answer["is_notice"]) == ("Spring", "sending", False)
+    read = CampaignReport.model_validate(answer)
+    assert (read.people.audience, read.channels[0].messages[1].reason) == (5, "withdrawn")
     table_ = await api.client.get(f"/v1/campaigns/{campaign}/report.csv")
     assert table_.headers["content-type"] == "text/csv; header=present; charset=utf-8"
     assert "attachment" in table_.headers["content-disposition"]
@@ -413,3 +421,83 @@ async def test_a_draft_has_nobody_and_none_is_found_by_another_id(world):
     assert (found.people.audience, found.channels) == (0, [])
     with pytest.raises(NotFound):
         await report(world, uuid.uuid4())
+
+
+# Watching -------------------------------------------------------------------------------------------------------------
+
+
+async def test_watching_ends_by_itself_with_the_last_counts_when_the_campaign_does(world):
+    campaign = await world.campaign(await world.people(4), size=2)
+    seen = []
+    async with world.database.connection() as c:
+        async for view in campaign_watch.views(c, campaign):
+            seen.append(view)
+            if len(seen) == 1:
+                await work(world)
+                await world.execute("UPDATE campaigns SET state = 'finished', ended_at = now()")
+    assert [view.progress.headline.state for view in seen] == ["sending", "finished"]
+    assert [view.done for view in seen] == [0, 4]
+    assert seen[-1].channels[0].messages(State.ACCEPTED) == 4
+
+
+async def test_a_draft_and_an_unknown_campaign_are_not_watched(world):
+    campaign = await world.campaign([])
+    await world.execute(
+        "INSERT INTO campaigns (id, name, template, audience, schedule, created_by)"
+        " SELECT %s, name, template, audience, schedule, created_by FROM campaigns WHERE id = %s",
+        draft := uuid.uuid4(), campaign,
+    )  # fmt: skip
+    async with world.database.connection() as c:
+        for id_, error in ((draft, Conflict), (uuid.uuid4(), NotFound)):
+            with pytest.raises(error):
+                await anext(campaign_watch.views(c, id_))
+
+
+# The commands ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(world, monkeypatch):
+    for name, value in (
+        ("DATABASE_URL", world.database.url),
+        ("REDIS_URL", "unix:///nowhere"),
+        ("NOTIFIER_LINK_KEYS", "l1:" + "l" * 32),
+        ("NOTIFIER_HASH_KEYS", "h1:" + "h" * 32),
+    ):
+        monkeypatch.setenv(name, value)
+
+    async def typed(*words: object):
+        return await asyncio.to_thread(CliRunner().invoke, cli.app, ["campaigns", *map(str, words)])
+
+    return typed
+
+
+async def test_an_operator_reads_the_report_and_writes_the_table_to_a_file(world, typed, tmp_path):
+    people = await world.people(5)
+    await world.withdraw(people[:2])
+    campaign = await world.campaign(people)
+    await work(world)
+    shown = await typed("report", campaign)
+    assert shown.exit_code == 0
+    words = [line.split() for line in shown.stdout.splitlines()]
+    assert ["3", "accepted"] in words
+    assert ["2", "suppressed", "withdrawn"] in words
+    written = tmp_path / "report.csv"
+    assert (await typed("report", campaign, "--csv", written)).exit_code == 0
+    assert len(list(csv.DictReader(io.StringIO(written.read_bytes().decode(), newline="")))) == 5
+    printed = await typed("report", campaign, "--csv", "-")
+    assert printed.stdout_bytes == written.read_bytes()
+    nowhere = await typed("report", campaign, "--csv", tmp_path / "no" / "report.csv")
+    assert (nowhere.exit_code, "No such file" in nowhere.stderr) == (1, True)
+    assert (await typed("report", uuid.uuid4())).exit_code == 1
+
+
+async def test_into_a_pipe_watching_writes_a_line_for_each_change(world, typed):
+    campaign = await world.campaign(await world.people(3))
+    await work(world)
+    await world.execute("UPDATE campaigns SET state = 'cancelled', ended_at = now()")
+    shown = await typed("watch", campaign)
+    assert shown.exit_code == 0
+    [line] = shown.stdout.splitlines()
+    assert "cancelled 3 of 3 people, 100 %" in line
+    assert "email: sent 3" in line

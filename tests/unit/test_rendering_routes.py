@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.domain.durations import written
 from notifier.domain.routing import EVERY_CHANNEL, Mode, Route
 from notifier.errors import TemplateError
 from notifier.rendering import Template
-from notifier.rendering.durations import duration, written
+from notifier.rendering.durations import duration
 from notifier.rendering.routes import read, spoken
 from notifier_channels.contract import Channel
 from tests.folders import EVERYWHERE, LETTER, TOPICS, load
