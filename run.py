@@ -30,6 +30,7 @@ from pathlib import Path
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
 HERE = Path(__file__).resolve().parent
+SHARED = ("__init__", "stage", "meter", "audience")  #: what benchmarks stand on; the rest of `bench` can be run
 LOCKS = {"run": "requirements.txt", "test": "requirements-dev.txt"}
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # These belong to another Python, or send pip elsewhere than into our environment.
@@ -293,7 +294,7 @@ def for_tests() -> dict[str, str]:
 
 def bench(python: Path, arguments: list[str]) -> None:
     """Become a benchmark; it prints one JSON object, with the machine's facts and a limit measured in the same run."""
-    names = sorted(path.stem for path in (HERE / "bench").glob("*.py") if path.stem not in ("__init__", "stage"))
+    names = sorted(path.stem for path in (HERE / "bench").glob("*.py") if path.stem not in SHARED)
     if not arguments or arguments[0] not in names:
         raise Cannot(f"say which benchmark: {', '.join(names)}")
     paths = f"{HERE}{os.pathsep}{HERE / 'channels'}"

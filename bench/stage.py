@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import pwd
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +22,15 @@ from typing import Any
 import psutil
 
 from notifier import embedded
+from notifier.embedded.accounts import Account
+from notifier.rendering import Templates
 from notifier.store.database import Database, migrate
-from tests.world import World
+from tests.world import World, small_templates
 
 TEMPLATES = Path("templates").resolve()
 SECRET = "a-secret-for-benchmarks-of-32-bytes"
+POSTFIX = "/usr/sbin:/usr/lib/postfix/sbin"  #: where Debian puts smtp-sink and smtp-source
+TAIL = 256  #: bytes in which smtp-sink's last counters stand for certain
 
 
 def machine() -> dict[str, Any]:
@@ -46,6 +53,7 @@ class Stage:
     database_url: str
     redis_url: str
     state: Path
+    servers: Mapping[str, psutil.Process]  #: postgres and valkey
 
     def environment(self, smtp_port: int) -> dict[str, str]:
         """What a child process of the service needs."""
@@ -62,12 +70,12 @@ class Stage:
         }
 
     @asynccontextmanager
-    async def world(self) -> AsyncIterator[World]:
-        """People and messages, made in bulk."""
+    async def world(self, templates: Templates | None = None) -> AsyncIterator[World]:
+        """People and messages, made in bulk; of these templates, or of the tests' small ones."""
         database = Database(self.database_url)
         await database.open()
         try:
-            yield World(database, self.state / "journals")
+            yield World(database, self.state / "journals", templates or small_templates())
         finally:
             await database.close()
 
@@ -80,7 +88,13 @@ def stage() -> Iterator[Stage]:
         directory.chmod(0o711)
         with embedded.Postgres(directory) as postgres, embedded.Valkey(directory) as valkey:
             migrate(postgres.url)
-            yield Stage(postgres.url, valkey.url, directory / "state")
+            assert postgres.process is not None
+            assert valkey.process is not None
+            servers = {
+                "postgres": psutil.Process(postgres.process.pid),
+                "valkey": psutil.Process(valkey.process.pid),
+            }
+            yield Stage(postgres.url, valkey.url, directory / "state", servers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +104,44 @@ class Sink:
     name: str
     port: int
     log: Path | None  #: one line per accepted message with its monotonic nanosecond; Postfix's keeps none
+    process: psutil.Process
+    counters: Path | None = None  #: Postfix's writes them again with each message
+
+    def received(self) -> int:
+        """How many messages it has taken, by its own count."""
+        if self.counters is None:
+            return len(self.log.read_text().splitlines()) if self.log else 0
+        with self.counters.open("rb") as file:
+            file.seek(max(0, self.counters.stat().st_size - TAIL))
+            counted = re.findall(rb"mesg=(\d+)\r", file.read())  # with its end: a number that is whole
+        return int(counted[-1]) if counted else 0
 
 
 @asynccontextmanager
 async def sink(directory: Path, *, logged: bool = False) -> AsyncIterator[Sink]:
     """Postfix's smtp-sink where it is installed, since it costs least; else, or when a log is wanted, our own."""
-    program = shutil.which("smtp-sink", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/lib/postfix/sbin")
+    program = postfix_program("smtp-sink")
     if program and not logged:
         port = _free_port()
-        account = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to stay root
-        process = await asyncio.create_subprocess_exec(
-            program, *account, f"127.0.0.1:{port}", "1000", stdout=subprocess.DEVNULL
-        )
+        counters = directory / "sink.counters"
+        nobody = pwd.getpwnam("nobody")
+        account = Account(nobody.pw_uid, nobody.pw_gid) if os.geteuid() == 0 else None  # it refuses to stay root
+        command = [program, "-c", f"127.0.0.1:{port}", "1000"]
+        with counters.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *embedded.leashed(command, death=signal.SIGKILL, account=account), stdout=output
+            )
         await _until_open(port)
-        found = Sink("smtp-sink", port, None)
+        found = Sink("smtp-sink", port, None, psutil.Process(process.pid), counters)
     else:
         log = directory / "accepted.log"
+        command = [sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log)]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log), stdout=subprocess.PIPE
+            *embedded.leashed(command, death=signal.SIGKILL), stdout=subprocess.PIPE
         )
         assert process.stdout is not None
-        found = Sink("our own", int((await process.stdout.readline()).split()[-1]), log)
+        port = int((await process.stdout.readline()).split()[-1])
+        found = Sink("our own", port, log, psutil.Process(process.pid))
     try:
         yield found
     finally:
@@ -118,16 +149,22 @@ async def sink(directory: Path, *, logged: bool = False) -> AsyncIterator[Sink]:
         await process.wait()
 
 
+def postfix_program(name: str) -> str | None:
+    """Where this program of Postfix is; None where it is not installed."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{POSTFIX}")
+
+
 @asynccontextmanager
 async def children(
     commands: Sequence[Sequence[str]], environment: dict[str, str]
 ) -> AsyncIterator[list[psutil.Process]]:
-    """Processes of the service, ended with the block. What they say goes to stderr: stdout is for the figures."""
+    """Processes of the service, ended with the block or with us. What they say goes to stderr: figures go to stdout."""
+    programs = [[sys.executable, "-m", "notifier.cli", *command] for command in commands]
     started = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "notifier.cli", *command, env=environment, stdout=sys.stderr
+            *embedded.leashed(program, death=signal.SIGKILL), env=environment, stdout=sys.stderr
         )
-        for command in commands
+        for program in programs
     ]
     try:
         yield [psutil.Process(process.pid) for process in started]

@@ -27,6 +27,7 @@ from notifier.dispatch.inbound import Inbound
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
 from notifier.dispatch.opt_out import OptOut
+from notifier.dispatch.plan import Plan
 from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
 from notifier.dispatch.reconcile import Reconcile
@@ -92,6 +93,7 @@ class App:
     inbound: Inbound
     replies: KeptReplies
     sweep: Sweep
+    plan: Plan
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
@@ -164,6 +166,7 @@ class App:
             inbound=Inbound(database, links, hasher, templates.topics, feedback),
             replies=KeptReplies(replies, settings.state_dir.absolute() / KEPT_REPLIES),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
+            plan=Plan(database, jobs, templates, Shelf(templates), channels_of(settings), settings.default_timezone),
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 ACTOR = "deliver"  #: named by string: nobody who rings imports the worker
 IDS_PER_JOB = 500
 RINGS_UNDER_WAY = 64  #: more than these, with Redis slow or away, are dropped: `sweep` rings again
+RINGS_AT_ONCE = 8  #: unanswered rings that a lane may have; a worker that hears one empties the lane by itself
 SOCKET_TIMEOUT = 5.0  #: seconds
 LISTEN_MS = 20  #: how often an idle worker asks Redis; dramatiq's default of a second costs 140 ms at the median
 

@@ -1,4 +1,4 @@
-"""The scheduler process: sweeps, asks providers about doubt, tells product code, and forgets what is out of date.
+"""The scheduler process: sweeps, plans campaigns, asks providers about doubt, tells product code, and forgets.
 
 Nothing is lost while it is down, and two of them do no harm. Who is slow to answer, be it a provider or an endpoint,
 holds up no sweep.
@@ -23,6 +23,7 @@ from notifier.worker import EXIT_LOST, EXIT_NOT_CONFIGURED
 log = structlog.get_logger(__name__)
 
 SWEEP_EVERY = 1.0  #: seconds
+PLAN_EVERY = 0.2  #: seconds
 FORGET_EVERY = 3600.0  #: seconds
 
 
@@ -50,6 +51,7 @@ async def _schedule(settings: Settings) -> int:
 
         await asyncio.gather(
             _repeat(sweep, SWEEP_EVERY, stop),
+            _repeat(app.plan, PLAN_EVERY, stop),
             _repeat(reconcile, SWEEP_EVERY, stop),
             _repeat(webhooks, SWEEP_EVERY, stop),
             _forget(app, stop),

@@ -62,6 +62,31 @@ class EmailContent:
     feedback_id: str | None = None  #: Gmail's Feedback-ID `a:b:c:sender`; never one value per recipient
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Letterhead:
+    """What the heads of many emails have in common, written down once by `email.forms`."""
+
+    sender: Mailbox
+    reply_to: Mailbox | None
+    subject: str | None  #: None: each mail has its own
+    head: str  #: with `%(name)s` where a mail puts what is its own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WrittenEmail:
+    """One email of many that are alike: its body is ready for the wire, and its head but for what is its own."""
+
+    letterhead: Letterhead
+    subject: str
+    subscription: ListHeaders | None
+    body: Sequence[bytes]  #: to be joined: from the end of the last header to the final dot, its dots stuffed; ASCII
+    stuffed: int  #: dots that were put in
+
+
+Email: TypeAlias = EmailContent | WrittenEmail
+"""What takes mail takes both."""
+
+
 @dataclass(frozen=True, slots=True)
 class SmsContent:
     """One text message, as it is to be read; how many segments it takes is counted by `sms.segments`."""
@@ -81,7 +106,7 @@ class PushContent:
     is_urgent: bool = False  #: wakes a sleeping device; transactional messages only
 
 
-Content: TypeAlias = EmailContent | SmsContent | PushContent
+Content: TypeAlias = Email | SmsContent | PushContent
 
 ContentT_co = TypeVar("ContentT_co", covariant=True)
 
@@ -216,6 +241,14 @@ class Alarm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What did certainly not arrive, for a cause that may pass, may be tried once more."""
+
+    after: timedelta  #: how long the first time waits; each later one waits twice as long as the one before
+    most: int  #: how often
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryEvent:
     """One report, as a provider's webhook was read. It may come twice, late, early, or in any order."""
 
@@ -230,6 +263,7 @@ class DeliveryEvent:
     reference: str | None = None  #: the provider's id of the message, where the report names it
     strike: Strike | None = None  #: of a bounce that does not prove the address dead, and may be its fault
     alarm: Alarm | None = None  #: of a bounce that is the sender's fault
+    again: Again | None = None  #: of a bounce that is final for this attempt, and whose cause may pass
 
 
 # The seams --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,11 @@ class Wave:
 
     def asleep(self) -> list[str]:
         """Messages that wait for the morning where their person lives."""
-        return [id_ for id_, (state, reason) in self.states.items() if state == "queued" and _is_quiet(reason)]
+        return self._queued("quiet_hours")
+
+    def off(self) -> list[str]:
+        """Messages that came back from a phone that is off, and wait to be sent once more."""
+        return self._queued("came_back")
 
     def count(self) -> Counter[tuple[str, str]]:
         """How many stand how, and why."""
@@ -56,8 +60,8 @@ class Wave:
         return [id_ for id_, one in self.channels.items() if one == channel]
 
     def _may_change(self, id_: str, person: Person) -> bool:
-        state, reason = self.states.get(id_, ("queued", None))
-        if state == "queued" and _is_quiet(reason):
+        state, _ = self.states.get(id_, ("queued", None))
+        if id_ in self.asleep() + self.off():
             return False
         match self.channels[id_]:
             case "email":
@@ -67,9 +71,8 @@ class Wave:
             case _:
                 return state in ONGOING
 
-
-def _is_quiet(reason: str | None) -> bool:
-    return (reason or "").startswith("quiet_hours")
+    def _queued(self, why: str) -> list[str]:
+        return [id_ for id_, (now, reason) in self.states.items() if now == "queued" and (reason or "").startswith(why)]
 
 
 async def hand_over(

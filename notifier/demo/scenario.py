@@ -68,8 +68,8 @@ def judge(play: Play, mails: Sequence[Mail], texts: Sequence[Text], pushes: Sequ
     states = [state for wave in play.waves for state in wave.states.values()]
     lost = sum(len(wave.ongoing()) for wave in play.waves)
     silent = sum(state in NOT_SENT and not reason for state, reason in states)
-    waiting = sum(len(wave.asleep()) for wave in play.waves)
-    seen = f"{len(states)} accepted, {waiting} wait for the morning, {lost} without an outcome"
+    waiting = sum(len(wave.asleep() + wave.off()) for wave in play.waves)
+    seen = f"{len(states)} accepted, {waiting} wait, {lost} without an outcome"
     play.promise("nothing is lost", not lost, seen)
     play.promise("whatever was not sent has a reason", not silent, f"{silent} without one")
 

@@ -35,6 +35,7 @@ MEANINGS = {
     "bad_address:UNREGISTERED": "app gone, device removed",
     "bad_address": "nobody there",
     "bounced:30003": "phone is switched off",
+    "came_back:30003": "phone is off, once more later",
     "bounced": "came back",
     "reached_otherwise": "the text message arrived",
     "complained": "called it spam",
@@ -54,7 +55,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many of a wave came how far. Somebody who complained has got the mail; what bounced was sent."""
+    """How many of a wave came how far. Somebody who complained has got the mail; what came back was sent."""
 
     handed_over: int
     sent: int
@@ -68,10 +69,11 @@ class Counts:
         ids = wave.on(channel)
         by_state: Counter[str] = Counter(wave.states[id_][0] for id_ in ids if id_ in wave.states)
         delivered = by_state["delivered"] + by_state["complained"] + (channel == "push") * by_state["accepted"]
-        sent = delivered + by_state["bounced"] + (channel != "push") * by_state["accepted"]
+        came_back = by_state["bounced"] + len({*wave.off()} & {*ids})
+        sent = delivered + came_back + (channel != "push") * by_state["accepted"]
         waiting = len({*wave.asleep()} & {*ids})
         held_back = by_state["suppressed"] + by_state["cancelled"] + by_state["expired"] + waiting
-        return cls(len(ids), sent, delivered, held_back, by_state["failed"] + by_state["bounced"])
+        return cls(len(ids), sent, delivered, held_back, by_state["failed"] + came_back)
 
 
 class Stage:

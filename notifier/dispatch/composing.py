@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +16,19 @@ from notifier.domain.retry import Settlement
 from notifier.domain.tokens import FRESH_LINK, Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
-from notifier.rendering import Ingredients, Template, render
+from notifier.rendering import Ingredients, Specialisations, Template, render
 from notifier.telemetry import where
 from notifier_channels.addresses import Platform
-from notifier_channels.contract import Channel, Content, EmailContent, ListHeaders, Outgoing, PushContent, SmsContent
+from notifier_channels.contract import (
+    Channel,
+    Content,
+    EmailContent,
+    ListHeaders,
+    Outgoing,
+    PushContent,
+    SmsContent,
+    WrittenEmail,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +44,7 @@ class Composer:
     journal: Journal
     default_locale: str
     default_timezone: str
+    specialisations: Specialisations = field(default_factory=Specialisations)
 
     def __call__(self, permitted: Sequence[Permitted]) -> tuple[list[Outgoing[Content]], dict[UUID, Settlement]]:
         """Content for each; one that cannot be rendered fails alone."""
@@ -67,7 +77,7 @@ class Composer:
             unsubscribe=self._list_headers(template, locale, one),
             preferences_url=self._preferences_url(template, one),
         )
-        content = render(one.permit, template, channel, ingredients)
+        content = self._content(one, template, ingredients)
         return Outgoing(
             id=message,
             attempt=one.attempt.n,
@@ -80,6 +90,13 @@ class Composer:
             reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
             platform=Platform(facts["platform"]) if facts["platform"] else None,
         )
+
+    def _content(self, one: Permitted, template: Template, ingredients: Ingredients) -> Content:
+        """A campaign's mails have most of their content in common: that is rendered once."""
+        campaign, channel = one.campaign, one.attempt.channel
+        if campaign is None or channel is not Channel.EMAIL or one.facts["is_test"]:
+            return render(one.permit, template, channel, ingredients)
+        return self.specialisations.of(campaign.id, template, campaign.data).render(one.permit, ingredients)
 
     def _preferences_url(self, template: Template, one: Permitted) -> str:
         """Only the mail that somebody asked for carries a fresh link: any other is passed on as it is."""
@@ -121,3 +138,5 @@ def _marked(content: Content) -> Content:
             return SmsContent(TEST + text)
         case PushContent(title=title):
             return replace(content, title=TEST + title)
+        case WrittenEmail():
+            raise AssertionError("a test is rendered by itself")

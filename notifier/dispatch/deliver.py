@@ -238,6 +238,8 @@ class Deliver:
         ours = {id_ for id_, outcome in outcomes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
         for campaign, of in _by_campaign(permitted):
             await brake(c, campaign, of, ours)
+        if (batch := permitted[0].batch) is not None:
+            await batches.done(c, batch)
 
 
 def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tuple[UUID, Outcome], None]:

@@ -7,10 +7,12 @@ messages are born here.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 from notifier.dispatch.pausing import hold
@@ -21,6 +23,7 @@ from notifier.domain.campaigns import CampaignState
 from notifier.domain.caps import Cap, Sent
 from notifier.domain.consent import (
     ConsentEvent,
+    Decision,
     Deferral,
     Facts,
     Permit,
@@ -33,7 +36,7 @@ from notifier.domain.consent import (
     decide,
 )
 from notifier.domain.messages import Category, Ids, State
-from notifier.domain.recipients import Hasher
+from notifier.domain.recipients import HashedAddress, Hasher
 from notifier.domain.routing import Earlier, Mode, Turn
 from notifier.errors import TemplateError
 from notifier.rendering import Templates
@@ -55,6 +58,7 @@ class Permitted:
     address: Address
     facts: Row
     campaign: Campaign | None = None
+    batch: PlannedBatch | None = None  #: that it was born in
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class Gate:
         facts = [self._as_message(row, batch, times) for row in await batches.facts_of(c, batch)]
         permitted = await self._bear(c, batch, times, facts, campaigns)
         await batches.decided(c, batch, len(batch.recipients) - len({row["recipient_id"] for row in facts}))
+        if not permitted:
+            await batches.done(c, batch)
         return permitted
 
     async def _bear(
@@ -137,7 +143,7 @@ class Gate:
         verdicts = await self._decide(c, facts, campaigns, taken)
         born = [_born(row, _ruling(verdicts[row["id"]])) for row in facts]
         intents = await batches.bear(c, self.worker, batch, times, [*born, *held], provider)
-        return self._permitted(facts, _permits(verdicts), intents, campaigns)
+        return self._permitted(facts, _permits(verdicts), intents, campaigns, batch)
 
     def _as_message(self, row: Row, batch: PlannedBatch, times: Times) -> Row:
         """The facts of an address as those of the message that it is going to be."""
@@ -219,8 +225,8 @@ class Gate:
 
     def _hashes(self, row: Row) -> list[bytes]:
         """Under what its address may be suppressed; of an erased one only the hash is left."""
-        address = restore(Channel(row["channel"]), row["address"])
-        return self.hasher.all(address) if address else [row["address_hash"]]
+        stored = HashedAddress(row["hash_key"], row["address_hash"])
+        return self.hasher.known(stored, lambda: restore(Channel(row["channel"]), row["address"]))
 
     async def _turns(self, c: Connection, later: Sequence[Row]) -> dict[UUID, Turn]:
         """Of messages that wait for others of their notification or campaign, how those stand."""
@@ -255,6 +261,7 @@ class Gate:
         permits: Mapping[UUID, Permit],
         intents: Sequence[Intent],
         campaigns: Mapping[UUID, Campaign],
+        batch: PlannedBatch | None = None,
     ) -> list[Permitted]:
         rows = {row["id"]: row for row in facts}
         return [
@@ -265,6 +272,7 @@ class Gate:
                 _address(row),
                 row,
                 campaigns.get(row["campaign_id"]),
+                batch,
             )
             for intent in intents
         ]
@@ -277,8 +285,14 @@ def _permits(verdicts: Mapping[UUID, Verdict]) -> dict[UUID, Permit]:
     return {id_: verdict for id_, verdict in verdicts.items() if isinstance(verdict, Permit)}
 
 
+@lru_cache(maxsize=1024)
+def _text(decision: Decision) -> str:
+    """As it stays on the message. Most messages of a batch rest on the same."""
+    return json.dumps(decision.note)
+
+
 def _ruling(verdict: Verdict) -> Ruling:
-    note = verdict.decision.note
+    note = _text(verdict.decision)
     match verdict:
         case Permit():
             return Ruling(verdict.message, State.SENDING, note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from notifier.domain.messages import Category
+from notifier.domain.messages import Category, State
 from notifier.domain.retry import Settlement, Tried
 from notifier.store import events, messages
 from notifier.store.database import Connection, Row
@@ -29,4 +29,9 @@ def settled(row: Row, settlement: Settlement, outcome: Outcome | None = None) ->
 async def write(c: Connection, outcomes: Sequence[Settled]) -> None:
     """Write them on rows that this transaction has locked, and apply what was reported before."""
     await messages.settle(c, outcomes)
-    await events.apply_pending(c, [one.id for one in outcomes if one.settlement.state in events.TAKEN])
+    await events.apply_pending(c, [one.id for one in outcomes if _may_have_moved_on(one)])
+
+
+def _may_have_moved_on(one: Settled) -> bool:
+    """Something may be reported of this attempt; or, while it was under way, of an earlier one that it repeats."""
+    return one.settlement.state in events.TAKEN or (one.settlement.state is State.QUEUED and one.n > 1)

@@ -19,7 +19,7 @@ from notifier.dispatch.settling import settled, tried, write
 from notifier.domain import retry
 from notifier.domain.devices import STALE_AFTER
 from notifier.domain.messages import MAX_CLAIMS, Lane, State
-from notifier.jobs import Jobs
+from notifier.jobs import RINGS_AT_ONCE, Jobs
 from notifier.journal import Testimony, testimony
 from notifier.store import (
     batches,
@@ -44,7 +44,6 @@ log = structlog.get_logger(__name__)
 
 REPEATS_AT_ONCE = 500
 FORGOTTEN_AT_ONCE = 5000
-RINGS_AT_ONCE = 8  #: unanswered rings that a lane may have; a worker that hears one empties the lane by itself
 BATCH = 500
 
 
@@ -125,8 +124,8 @@ class Sweep:
         lost_at, now = await workers.mark_lost(c, worker.id)
         locked = await self.consequences.lock(c, said.last_answers if said else {})
         left = await orphans.orphans_of(c, worker.id)
-        await batches.requeue(c, worker.id)
         await self._requeue_unattempted(c, [row for row in left if row["state"] == State.CLAIMED])
+        await batches.requeue(c, worker.id)
         attempted = [row for row in left if row["state"] == State.SENDING]
         if said is not None:
             await self.consequences.follow(c, locked, await self._settle_by_journal(c, attempted, said, now))
@@ -134,6 +133,7 @@ class Sweep:
             await write(c, [settled(row, retry.in_doubt(tried(row), now)) for row in attempted])
         else:
             return False  # it may be alive and claim, or its machine may come back: it is looked at again
+        await batches.let_go(c, worker.id)
         await messages.wake_followers(c, [row["id"] for row in attempted if row["is_followed"]])
         await workers.end(c, worker.id)
         return True

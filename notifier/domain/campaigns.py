@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,3 +80,27 @@ def data_for(properties: Collection[str], attributes: Mapping[str, Any], data: M
     """A template's data for one person: what the campaign gives, and of their own attributes what it leaves open."""
     own = {name: attributes[name] for name in properties if name in attributes}
     return {**own, **data}
+
+
+# How far ahead it is planned ------------------------------------------------------------------------------------------
+
+AHEAD = timedelta(seconds=2)  #: of work that waits: an edit, a pause and a cancel take hold within it
+BATCHES_AHEAD = 20  #: at most, on each channel
+SHARE = timedelta(minutes=1)  #: of a spread that one batch holds at most
+
+
+def batch_size(rate: float | None, over: timedelta, people: int) -> int:
+    """How many people a batch holds: no more than a second of the rate, and no more than a minute of a spread.
+
+    `rate`: messages a second, or as fast as it goes. `over`: how long so many `people` are spread over.
+    """
+    by_rate = BATCH if rate is None else int(rate)
+    by_spread = math.ceil(people * (SHARE / over)) if over and people else BATCH
+    return max(1, min(BATCH, by_rate, by_spread))
+
+
+def batches_ahead(rate: float | None, size: int) -> int:
+    """How many batches may wait on a channel."""
+    if rate is None:
+        return BATCHES_AHEAD
+    return max(1, min(BATCHES_AHEAD, math.ceil(rate * AHEAD.total_seconds() / size)))

@@ -16,6 +16,7 @@ class EventType(StrEnum):
     PREFERENCE_UPDATED = "preference.updated"  #: a line of the ledger, whichever way it came in
     MESSAGE_ACCEPTED = "message.accepted"
     MESSAGE_DELIVERED = "message.delivered"
+    MESSAGE_DEFERRED = "message.deferred"  #: it had been accepted, came back, and waits to be sent once more
     MESSAGE_BOUNCED = "message.bounced"
     MESSAGE_COMPLAINED = "message.complained"
     MESSAGE_FAILED = "message.failed"

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from notifier.domain.consent import MARKETING, Rule
-from notifier.domain.messages import State
+from notifier.domain.messages import AttemptState, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,14 @@ _STATES = {
     State.COMPLAINED: "It was sent, and the reader called it spam.",
 }
 
+_SENT_BEFORE = {  # what is said instead when it has come back before
+    State.QUEUED: "It was sent, but it did not arrive. It is waiting to be sent once more.",
+    State.FAILED: "It was sent, but it did not arrive. It could not be sent once more.",
+    State.SUPPRESSED: "It was sent, but it did not arrive. It was not sent once more, on purpose.",
+    State.EXPIRED: "It was sent, but it did not arrive. It was not sent once more: its time had run out.",
+    State.CANCELLED: "It was sent, but it did not arrive. It was cancelled while it waited to be sent once more.",
+}
+
 _RULES = {
     Rule.MANDATORY: "Everybody gets {topic}: it protects their account or tells what the law demands.",
     Rule.GRANTED: "The person had said yes to {topic}.",
@@ -208,6 +216,7 @@ _REASONS = {  # by the first word of a message's reason; what is not here is sai
     "campaign_paused": "Its campaign was paused; it goes on when that is resumed.",
     "campaign_cancelled": "Its campaign was cancelled.",
     "bounced": "The receiving server sent it back.",
+    "came_back": "It did not arrive, for a reason that may pass; it is tried again.",
     "complained": "The receiving provider passed the complaint on to us.",
 }
 
@@ -218,6 +227,7 @@ _TRIES = {
     "refused": "the provider refused it",
     "unknown": "the line was lost; it may have been taken",
     "superseded": "the line was lost; it was sent once more",
+    "bounced": "the provider took it, and it did not arrive",
 }
 
 _REPORTS = {
@@ -231,7 +241,8 @@ _REPORTS = {
 
 
 def _answer(story: Story) -> str:
-    answer = _STATES[story.state]
+    came_back = any(one.state == AttemptState.BOUNCED for one in story.tries)
+    answer = (_SENT_BEFORE if came_back else {}).get(story.state, _STATES[story.state])
     if story.state is State.QUEUED and story.due_at:
         return f"{answer} It is due on {instant(story.due_at)}."
     return answer

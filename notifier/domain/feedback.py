@@ -15,6 +15,7 @@ _MOVES = (  # the gravest report comes first
     (EventKind.BOUNCED, State.BOUNCED),
     (EventKind.DELIVERED, State.DELIVERED),
 )
+_ARRIVED = frozenset({EventKind.DELIVERED, EventKind.COMPLAINED})
 
 # RFC 3463 and the IANA registry of enhanced status codes: no such mailbox, bad syntax, mailbox has moved, null MX,
 # mailbox disabled. Not 5.2.2 (full), 5.2.3 and 5.3.4 (too big) or 5.7.x (our reputation): there the address is good.
@@ -37,12 +38,17 @@ class Tolerance:
         return 0 < most <= count
 
 
-def advance(state: State, reported: Collection[EventKind]) -> State:
+def advance(state: State, reported: Collection[EventKind], *, may_go_again: bool = False) -> State:
     """Where a message stands after everything that was reported of it, in whatever order.
 
     A message that is still in our hands stays where it is: the reports wait until it settles. Of a bounce and a
-    complaint, the first that was applied stands: both are final.
+    complaint, the first that was applied stands: both are final. A bounce after which it may go again (`retry`) ends
+    nothing: it is queued, or stays where it is when it has arrived all the same.
     """
+    if may_go_again:
+        reported = set(reported) - {EventKind.BOUNCED}
+        if state is State.ACCEPTED and not reported & _ARRIVED:
+            return State.QUEUED
     return next((to for kind, to in _MOVES if kind in reported and to in NEXT[state]), state)
 
 

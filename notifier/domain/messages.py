@@ -25,7 +25,7 @@ class Lane(StrEnum):
 class State(StrEnum):
     """Where a message stands. The comment says who moves it out."""
 
-    QUEUED = "queued"  #: deliver (claim), opt_out and the API (cancel), feedback (its repeat is not needed)
+    QUEUED = "queued"  #: deliver (claim), opt_out and the API (cancel), feedback (it need not be repeated)
     CLAIMED = "claimed"  #: deliver (gate), sweep (its worker died), feedback (as above)
     SENDING = "sending"  #: deliver (settle), sweep (its worker died)
     ACCEPTED = "accepted"  #: feedback
@@ -46,7 +46,7 @@ NEXT: dict[State, frozenset[State]] = {
     ),
     State.SENDING: frozenset({State.ACCEPTED, State.UNKNOWN, State.FAILED, State.QUEUED, State.SUPPRESSED}),
     State.UNKNOWN: frozenset({State.ACCEPTED, State.FAILED, State.QUEUED}),
-    State.ACCEPTED: frozenset({State.DELIVERED, State.BOUNCED, State.COMPLAINED}),
+    State.ACCEPTED: frozenset({State.DELIVERED, State.BOUNCED, State.COMPLAINED, State.QUEUED}),
     State.DELIVERED: frozenset({State.BOUNCED, State.COMPLAINED}),
     State.FAILED: frozenset({State.QUEUED}),
     State.SUPPRESSED: frozenset(),
@@ -68,6 +68,7 @@ class AttemptState(StrEnum):
     REFUSED = "refused"  #: it refused for good
     UNKNOWN = "unknown"  #: it may have taken it
     SUPERSEDED = "superseded"  #: was unknown until the one repeat of a transactional message
+    BOUNCED = "bounced"  #: was accepted, until it came back and its transactional message was queued again
 
 
 LIVE = frozenset({AttemptState.STARTED, AttemptState.ACCEPTED, AttemptState.UNKNOWN})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -35,6 +35,13 @@ class Hasher:
     def all(self, address: Address) -> list[bytes]:
         """Every hash under which the address may have been stored, the current one first."""
         return [self._digest(key, address) for key in self._keys]
+
+    def known(self, stored: HashedAddress, restore: Callable[[], Address | None]) -> list[bytes]:
+        """The same for a row that holds one of them; the address itself is asked for only when a key was rotated."""
+        if len(self._keys) == 1 and stored.key in self._keys:
+            return [stored.digest]
+        address = restore()
+        return self.all(address) if address else [stored.digest]
 
     def _digest(self, key: str, address: Address) -> bytes:
         kind = type(address).__name__.encode()

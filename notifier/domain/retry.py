@@ -9,6 +9,7 @@ from typing import assert_never
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import AttemptState, Category, State
 from notifier_channels.contract import (
+    Again,
     Ambiguous,
     BadAddress,
     Channel,
@@ -87,6 +88,27 @@ def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Se
             return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "released", due_at=now)
         case _:
             assert_never(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class CameBack:
+    """A message whose attempt was taken, and is reported as not delivered for a cause that may pass."""
+
+    category: Category
+    is_followed: bool  #: another channel's turn comes when this one ends
+    times: int  #: it has come back so before, and was tried again
+    expires_at: datetime
+
+
+def tried_again_at(again: Again, message: CameBack, now: datetime) -> datetime | None:
+    """When a message that came back is tried once more; None: it ends as bounced.
+
+    Marketing is sent at most once (I4). Where another channel is next, its turn now is better than this one's later.
+    """
+    if message.category is not Category.TRANSACTIONAL or message.is_followed or message.times >= again.most:
+        return None
+    due = now + again.after * (1 << message.times)
+    return due if due < message.expires_at else None
 
 
 def pause_for(outcome: Misconfigured | Unavailable) -> timedelta | None:

@@ -10,6 +10,7 @@ from notifier.rendering.mail import PreviewedEmail
 from notifier.rendering.push import PreviewedPush
 from notifier.rendering.render import Ingredients, Preview, Previewed, preview, render
 from notifier.rendering.sms import PreviewedSms
+from notifier.rendering.specialised import Specialisations, Specialised
 from notifier.rendering.template import Template
 from notifier.rendering.templates import Templates
 
@@ -21,6 +22,8 @@ __all__ = [
     "PreviewedEmail",
     "PreviewedPush",
     "PreviewedSms",
+    "Specialisations",
+    "Specialised",
     "Template",
     "Templates",
     "bundled_directory",

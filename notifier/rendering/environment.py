@@ -40,6 +40,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         What is compiled is kept by its name and text: a name is always compiled with the same `finalize`.
         """
+        self.prepared = prepared
         self.originals = originals
         super().__init__(
             loader=DictLoader(prepared),

@@ -37,7 +37,7 @@ situation: ContextVar[Situation] = ContextVar("situation")
 
 _DIGITS = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_LINK = re.compile(r"(https?://[^\s/]|mailto:|tel:)[^\s\x00-\x1f\x7f\"<>\\]*", re.IGNORECASE)
+_LINK = re.compile(r"(?i:https?://[^\s/]|mailto:|tel:)[^\s\x00-\x1f\x7f\"<>\\]*")
 
 
 def money(amount: str | int, currency: str) -> str:

@@ -14,18 +14,23 @@ MAX_OUTPUT = 1_000_000
 
 
 def output(part: jinja2.Template, values: dict[str, Any]) -> str:
+    """What it prints."""
+    return "".join(pieces(part, values))
+
+
+def pieces(part: jinja2.Template, values: dict[str, Any]) -> list[str]:
     """Run it piece by piece, so that a flood ends at the limit and not in memory."""
-    pieces: list[str] = []
+    printed: list[str] = []
     size = 0
     try:
-        for piece in part.root_render_func(part.new_context(values)):
-            pieces.append(piece)
+        for piece in part.root_render_func(part.new_context(values, shared=True)):  # there are no globals
+            printed.append(piece)
             size += len(piece)
             if size > MAX_OUTPUT:
                 raise TemplateError(f"more than {MAX_OUTPUT} characters come out")  # noqa: TRY301  # gets its place below
     except Exception as error:  # noqa: BLE001  # templates can raise anything; the data must not get into a message
         _blame(part, error)
-    return "".join(pieces)
+    return printed
 
 
 def _blame(part: jinja2.Template, error: Exception) -> Never:

@@ -58,7 +58,7 @@ def render(permit: Permit, template: Template, channel: Channel, ingredients: In
     """The content of a message that may go."""
     match _compose(template, channel, ingredients):
         case PreviewedEmail() as seen:
-            return _email(template, seen, ingredients.unsubscribe)
+            return letter(template, seen, ingredients.unsubscribe)
         case PreviewedSms(text=text):
             return SmsContent(text)
         case PreviewedPush() as seen:
@@ -84,7 +84,7 @@ def _compose(template: Template, channel: Channel, ingredients: Ingredients) -> 
         raise TemplateError(f"{template.key}: marketing, and nothing else, is rendered with its unsubscribe link")
     variant = template.variant(channel, ingredients.locale)
     unsubscribe_url = ingredients.unsubscribe.unsubscribe_url if ingredients.unsubscribe else None
-    here = Situation(formats_of(ingredients.locale, variant.locale), _zone(ingredients.timezone))
+    here = Situation(formats_of(ingredients.locale, variant.locale), zone(ingredients.timezone))
     token = situation.set(here)
     try:
         return variant.compose(
@@ -99,7 +99,8 @@ def _compose(template: Template, channel: Channel, ingredients: Ingredients) -> 
         situation.reset(token)
 
 
-def _email(template: Template, seen: PreviewedEmail, subscription: ListHeaders | None) -> EmailContent:
+def letter(template: Template, seen: PreviewedEmail, subscription: ListHeaders | None) -> EmailContent:
+    """What was seen, with all that the installation adds to it."""
     identity = template.identity
     return EmailContent(
         sender=identity.sender,
@@ -112,7 +113,8 @@ def _email(template: Template, seen: PreviewedEmail, subscription: ListHeaders |
     )
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone(name: str) -> ZoneInfo:
+    """Raise `TemplateError` for one that is unknown."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):

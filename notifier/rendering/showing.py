@@ -12,17 +12,20 @@ from notifier.rendering.mail import PreviewedEmail
 from notifier.rendering.push import PreviewedPush
 from notifier.rendering.render import Previewed
 from notifier.rendering.sms import PreviewedSms
+from notifier.rendering.specialised import Outlook, outlook
 from notifier.rendering.template import Template
+from notifier_channels.contract import Channel
 from notifier_channels.push.payload import MOST_BYTES
 
 
 def summary(template: Template) -> str:
-    """One line: what a template is, and how it reaches people."""
+    """What a template is, how it reaches people, and how fast many of them."""
     first = f"{template.topic.category:<14} {template.topic.key:<16} {' '.join(template.locales)}"
     text = worst(template)
     size = f", {segments(text)}" if text else ""
     way = f"{' '.join(sorted(template.channels))}{size}, route: {routes.spoken(template.route)}"
-    return f"ok  {template.key:<20} {first:<40}  version {template.hash[:8]}\n    {way}"
+    lines = [f"ok  {template.key:<20} {first:<40}  version {template.hash[:8]}", f"    {way}", *_campaigns(template)]
+    return "\n".join(lines)
 
 
 def shown(seen: Previewed, price: str | None) -> str:
@@ -52,6 +55,32 @@ def segments(seen: PreviewedSms) -> str:
     """`1 segment`, `2 segments`."""
     number = seen.segments.segments
     return f"{number} segment{'' if number == 1 else 's'}"
+
+
+def _campaigns(template: Template) -> list[str]:
+    """Which way a campaign's mails take; only marketing and what everybody must get has campaigns."""
+    if Channel.EMAIL not in template.channels or not (template.is_marketing or template.topic.mandatory):
+        return []
+    seen = {locale: outlook(template, locale) for locale in template.variants[Channel.EMAIL]}
+    alike: dict[object, list[str]] = {}
+    for locale, one in seen.items():
+        places = tuple((place.path.rpartition("/")[2], place.line) for place in one.blocks)
+        alike.setdefault((one.whole, places), []).append(locale)
+    return [
+        line
+        for locales in alike.values()
+        for line in (f"    campaign {' '.join(locales)}: {_way(seen[locales[0]])}", *_blocks(seen[locales[0]]))
+    ]
+
+
+def _way(seen: Outlook) -> str:
+    if seen.whole:
+        return f"rendered for each person: {seen.whole}"
+    return "specialised, but for each person" if seen.blocks else "specialised"
+
+
+def _blocks(seen: Outlook) -> list[str]:
+    return [f"        {block}" for block in seen.blocks]
 
 
 def _measures(seen: PreviewedSms, price: str | None) -> str:

@@ -14,11 +14,16 @@ _SPACE = re.compile(r"[ \t\n\r\f]+")
 
 def from_html(html: str) -> str:
     """Readable plain text. Hidden elements (`display:none`, `hidden`, `aria-hidden`) stay out."""
+    return read(html)[0]
+
+
+def read(html: str) -> tuple[str, list[tuple[str, str]]]:
+    """The text, and of each link its target and its label, which decide whether the target is shown, too."""
     reader = _Reader()
     reader.feed(html)
     reader.close()
     lines = (_SPACE.sub(" ", line).strip() for line in "".join(reader.parts).split("\v"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n", reader.links
 
 
 class _Reader(HTMLParser):
@@ -27,6 +32,7 @@ class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
+        self.links: list[tuple[str, str]] = []  # target and label
         self._hidden: list[str] = []  # open elements from the outermost hidden one inwards
         self._links: list[tuple[str, int]] = []
 
@@ -71,8 +77,14 @@ class _Reader(HTMLParser):
 
     def _end_link(self, target: str, start: int) -> None:
         label = _SPACE.sub(" ", "".join(self.parts[start:])).strip()
-        if target and target not in (label, f"mailto:{label}", f"tel:{label}"):
+        self.links.append((target, label))
+        if not says(target, label):
             self.parts.append(f" ({target})" if label else target)
+
+
+def says(target: str, label: str) -> bool:
+    """Whether the label tells already where a link leads."""
+    return target in ("", label, f"mailto:{label}", f"tel:{label}")
 
 
 def _is_hidden(tag: str, attributes: dict[str, str]) -> bool:

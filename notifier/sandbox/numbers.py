@@ -85,7 +85,12 @@ NUMBERS: Sequence[Number] = (
     ),
     Number("+12025550131", "30005: unknown.", "bounced, and the number is suppressed", steps=_undelivered(30005)),
     Number("+12025550132", "30006: a landline.", "bounced, and the number is suppressed", steps=_undelivered(30006)),
-    Number("+12025550133", "30003: switched off.", "bounced", steps=_undelivered(30003)),
+    Number(
+        "+12025550133",
+        "30003: switched off.",
+        "sent once more after 30 minutes and after an hour, then bounced; marketing bounces at once",
+        steps=_undelivered(30003),
+    ),
     Number("+12025550134", "30007: filtered by the carrier.", "bounced", steps=_undelivered(30007)),
     Number(
         "+12025550135",

@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
 from notifier.domain.campaigns import CampaignState, Failures, may_become
 from notifier.domain.messages import Category, Lane, State
 from notifier.store.database import Connection, Row, rows
@@ -116,22 +114,28 @@ async def give_back(c: Connection, worker: int, batch: PlannedBatch, wait: float
 
 
 async def requeue(c: Connection, worker: int) -> None:
-    """What a dead worker had in hand and did not decide waits again. What brought down several stops its campaign."""
+    """What a dead worker did not decide waits again. What brought down several of them stops its campaign."""
     found = await rows(
         c,
-        "UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp() WHERE worker_id = %s"
-        " RETURNING campaign_id, claims",
+        "UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp()"
+        " WHERE worker_id = %s AND decided_at IS NULL RETURNING campaign_id, claims",
         (worker,),
     )
     for campaign in {row["campaign_id"] for row in found if row["claims"] >= MAX_CLAIMS}:
         await stop(c, campaign, "poison")
 
 
+async def let_go(c: Connection, worker: int) -> None:
+    """What a dead worker had decided is settled now."""
+    await c.execute("UPDATE campaign_batches SET worker_id = NULL WHERE worker_id = %s", (worker,))
+
+
 # Decided --------------------------------------------------------------------------------------------------------------
 
 _FACTS = """
 SELECT r.id AS recipient_id, r.locale, r.timezone, r.snoozed_until, r.attributes,
-       a.id AS address_id, a.address, a.address_hash, a.removed_at, clock_timestamp() AS now,
+       a.id AS address_id, a.address, a.address_hash, a.hash_key, a.removed_at,
+       statement_timestamp() AS now,
        EXISTS (SELECT 1 FROM addresses o WHERE o.channel = a.channel AND o.address_hash = a.address_hash
                AND o.removed_at IS NULL AND o.recipient_id <> a.recipient_id) AS is_shared,
        CASE WHEN a.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = a.id) END AS platform
@@ -173,7 +177,7 @@ class Born:
     recipient_id: UUID
     address_id: UUID
     state: State
-    decision: Mapping[str, Any] | None
+    decision: str | None  #: as JSON: most of a batch rest on the same
     reason: str | None = None
     due_at: datetime | None = None
 
@@ -183,13 +187,12 @@ class Born:
 _BEAR = f"""
 WITH born AS (
     INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic, template_version,
-        expires_at, repeated, step, turn_at, is_followed, state, reason, due_at, decision, worker_id, claims)
+        expires_at, repeated, step, turn_at, is_followed, state, reason, due_at, decision)
     SELECT v.id, %(campaign)s, v.recipient_id, v.address_id, %(channel)s, '{Lane.MARKETING}', %(category)s, %(topic)s,
         %(version)s, %(expires_at)s, %(category)s = '{Category.TRANSACTIONAL}', %(step)s, %(turn_at)s, %(is_followed)s,
-        v.state, v.reason, v.due_at, v.decision, CASE WHEN v.state = 'sending' THEN %(worker)s::int END,
-        CASE WHEN v.state = 'sending' THEN 1 ELSE 0 END
+        v.state, v.reason, v.due_at, v.decision::jsonb
     FROM unnest(%(ids)s::uuid[], %(recipients)s::uuid[], %(addresses)s::uuid[], %(states)s::text[], %(reasons)s::text[],
-        %(due)s::timestamptz[], %(decisions)s::jsonb[])
+        %(due)s::timestamptz[], %(decisions)s::text[])
         AS v (id, recipient_id, address_id, state, reason, due_at, decision)
     ON CONFLICT (campaign_id, recipient_id, channel, address_id) WHERE campaign_id IS NOT NULL AND NOT is_test
         DO NOTHING
@@ -235,7 +238,7 @@ async def bear(
             "states": [str(one.state) for one in born],
             "reasons": [one.reason for one in born],
             "due": [one.due_at for one in born],
-            "decisions": [None if one.decision is None else Jsonb(one.decision) for one in born],
+            "decisions": [one.decision for one in born],
         },
     )
     return [Intent(**row) for row in found]
@@ -252,11 +255,18 @@ async def hold(c: Connection, worker: int, batch: PlannedBatch) -> bool:
 
 
 async def decided(c: Connection, batch: PlannedBatch, unreachable: int) -> None:
-    """Put it aside for good: its messages are rows now. `unreachable`: how many people have no address there."""
+    """Its messages are rows now, and in hand until they are settled. `unreachable`: people without an address there."""
     await c.execute(
-        "UPDATE campaign_batches SET worker_id = NULL, decided_at = clock_timestamp(), unreachable = %s"
+        "UPDATE campaign_batches SET decided_at = clock_timestamp(), unreachable = %s"
         " WHERE campaign_id = %s AND n = %s",
         (unreachable, batch.campaign_id, batch.n),
+    )
+
+
+async def done(c: Connection, batch: PlannedBatch) -> None:
+    """Nobody has it in hand any more: its messages are settled."""
+    await c.execute(
+        "UPDATE campaign_batches SET worker_id = NULL WHERE campaign_id = %s AND n = %s", (batch.campaign_id, batch.n)
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from notifier.domain.feedback import advance
-from notifier.domain.messages import Ids, State
+from notifier.domain.messages import Category, Ids, State
+from notifier.domain.retry import CameBack, tried_again_at
 from notifier.store.database import Connection, Row, rows
 from notifier.store.messages import wake_followers
-from notifier_channels.contract import DeliveryEvent, EventKind, Strike
+from notifier_channels.contract import Again, DeliveryEvent, EventKind, Strike
 
 TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
 """What a message may settle to that a report which came early moves on."""
@@ -19,10 +20,12 @@ TAKEN = frozenset({State.ACCEPTED, State.UNKNOWN})
 _ids = Ids()
 
 _INSERT = """
-INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at, strike)
+INSERT INTO delivery_events (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at, strike,
+                             again_after, again_most)
 SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                     %s::timestamptz[], %s::text[])
-     AS new (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at, strike)
+                     %s::timestamptz[], %s::text[], %s::interval[], %s::int[])
+     AS new (id, message_id, attempt, kind, source, source_id, code, reference, occurred_at, strike, again_after,
+             again_most)
 ORDER BY source, source_id
 ON CONFLICT (source, source_id) DO NOTHING
 RETURNING source, source_id
@@ -51,6 +54,8 @@ async def add(c: Connection, events: Sequence[DeliveryEvent]) -> list[DeliveryEv
             [event.reference for event in events],
             [event.occurred_at for event in events],
             [event.strike for event in events],
+            [event.again and event.again.after for event in events],
+            [event.again and event.again.most for event in events],
         ),
     )
     new = {(row["source"], row["source_id"]) for row in created}
@@ -90,22 +95,24 @@ async def of_message(c: Connection, message: UUID) -> list[Row]:
     return await rows(c, query, (message,))
 
 
-# A repeat is on its way for an attempt that was superseded: that one bounced says nothing of the repeat.
+# A repeat is on its way for an attempt that was superseded: that one bounced says nothing of the repeat. Of an attempt
+# that has bounced itself, so that it is repeated, nothing counts any more but that it has arrived all the same.
 _COUNTS = """
-NOT (e.kind = 'bounced' AND EXISTS (
-    SELECT FROM attempts s WHERE s.message_id = e.message_id AND s.n = e.attempt AND s.state = 'superseded'))
+NOT (e.kind NOT IN ('delivered', 'complained') AND EXISTS (
+    SELECT FROM attempts s WHERE s.message_id = e.message_id AND s.n = e.attempt
+    AND (s.state = 'bounced' OR s.state = 'superseded' AND e.kind = 'bounced')))
 """
 
 # Whoever reports on a message has taken it, so that its repeat need not leave. It may do so up to the gate; the attempt
-# reported on is in doubt, or was superseded by a try that was not taken.
+# reported on is in doubt, or was superseded by a try that was not taken; or it had bounced.
 _BELIEVE = f"""
 UPDATE messages m SET state = 'accepted', reason = NULL, due_at = NULL, worker_id = NULL, claims = 0
 WHERE m.id = ANY(%s)
   AND (m.state = 'unknown' AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id AND {_COUNTS})
-       OR m.repeated AND m.state IN ('queued', 'claimed') AND EXISTS (
+       OR m.state IN ('queued', 'claimed') AND EXISTS (
            SELECT FROM delivery_events e JOIN attempts a USING (message_id)
-           WHERE e.message_id = m.id AND a.n = COALESCE(e.attempt, a.n) AND a.state IN ('unknown', 'superseded')
-             AND {_COUNTS}))
+           WHERE e.message_id = m.id AND a.n = COALESCE(e.attempt, a.n)
+             AND (a.state = 'bounced' OR m.repeated AND a.state IN ('unknown', 'superseded')) AND {_COUNTS}))
 RETURNING m.id
 """
 
@@ -130,9 +137,20 @@ GROUP BY m.id
 """
 
 _ADVANCE = """
-UPDATE messages m SET state = v.after, reason = v.reason
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) AS v (id, before, after, reason)
+UPDATE messages m SET state = v.after, reason = v.reason, due_at = v.due
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::timestamptz[]) AS v (id, before, after, reason, due)
 WHERE m.id = v.id AND m.state = v.before
+"""
+
+# The cause of every bounce of the attempt that was taken must be one that may pass.
+_CAME_BACK = """
+SELECT m.id, m.category, m.is_followed, m.expires_at, clock_timestamp() AS now,
+       max(e.again_after) AS after, min(e.again_most) AS most,
+       (SELECT count(*) FROM attempts b WHERE b.message_id = m.id AND b.state = 'bounced') AS times
+FROM messages m JOIN attempts a ON a.message_id = m.id AND a.state = 'accepted'
+JOIN delivery_events e ON e.message_id = m.id AND COALESCE(e.attempt, a.n) = a.n AND e.kind = 'bounced'
+WHERE m.id = ANY(%s)
+GROUP BY m.id HAVING bool_and(e.again_most IS NOT NULL)
 """
 
 
@@ -147,23 +165,52 @@ async def apply_pending(c: Connection, message_ids: Collection[UUID]) -> None:
     if believed:
         await c.execute(_BELIEVE_ATTEMPTS, ([row["id"] for row in believed],))
     reported = await rows(c, _REPORTED, (list(message_ids),))
-    moves = [(row, advance(State(row["state"]), {EventKind(kind) for kind in row["kinds"]})) for row in reported]
-    moves = [(row, after) for row, after in moves if after != row["state"]]
-    if moves:
+    due = await _tried_again(c, [row["id"] for row in reported if EventKind.BOUNCED in row["kinds"]])
+    moves = [(row, _after(row, may_go_again=row["id"] in due)) for row in reported]
+    await _move(c, [(row, after) for row, after in moves if after != row["state"]], due)
+
+
+async def _tried_again(c: Connection, bounced: Sequence[UUID]) -> dict[UUID, datetime]:
+    """Of messages that came back: those that go again, and when."""
+    found = await rows(c, _CAME_BACK, (bounced,)) if bounced else []
+    due = {row["id"]: tried_again_at(Again(row["after"], row["most"]), _came_back(row), row["now"]) for row in found}
+    return {id_: at for id_, at in due.items() if at}
+
+
+async def _move(c: Connection, moves: Sequence[tuple[Row, State]], due: Mapping[UUID, datetime]) -> None:
+    if not moves:
+        return
+    again = [row["id"] for row, after in moves if after is State.QUEUED]
+    await c.execute(
+        _ADVANCE,
+        (
+            [row["id"] for row, _ in moves],
+            [row["state"] for row, _ in moves],
+            [str(after) for _, after in moves],
+            [_reason(row, after) for row, after in moves],
+            [due[row["id"]] if after is State.QUEUED else None for row, after in moves],
+        ),
+    )
+    if again:
         await c.execute(
-            _ADVANCE,
-            (
-                [row["id"] for row, _ in moves],
-                [row["state"] for row, _ in moves],
-                [str(after) for _, after in moves],
-                [_reason(row, after) for row, after in moves],
-            ),
+            "UPDATE attempts SET state = 'bounced' WHERE message_id = ANY(%s) AND state = 'accepted'", (again,)
         )
-        await wake_followers(c, [row["id"] for row, _ in moves if row["is_followed"]])
+    await wake_followers(c, [row["id"] for row, _ in moves if row["is_followed"]])
+
+
+def _after(row: Row, *, may_go_again: bool) -> State:
+    kinds = {EventKind(kind) for kind in row["kinds"]}
+    return advance(State(row["state"]), kinds, may_go_again=may_go_again)
+
+
+def _came_back(row: Row) -> CameBack:
+    return CameBack(Category(row["category"]), row["is_followed"], row["times"], row["expires_at"])
 
 
 def _reason(row: Row, after: State) -> str | None:
     match after:
+        case State.QUEUED:
+            return f"came_back:{row['bounce_code'] or 'no_code'}"
         case State.BOUNCED:
             return f"bounced:{row['bounce_code'] or 'no_code'}"
         case State.COMPLAINED:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -166,7 +165,7 @@ async def release(c: Connection, worker: int, ids: Sequence[UUID], state: State)
 _FACTS = """
 SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version, m.expires_at, m.step, m.turn_at,
        m.is_followed, m.campaign_id, m.is_test, r.locale, r.timezone, r.snoozed_until, a.address, a.address_hash,
-       a.removed_at, n.data, CASE WHEN m.campaign_id IS NOT NULL THEN r.attributes END AS attributes,
+       a.hash_key, a.removed_at, n.data, CASE WHEN m.campaign_id IS NOT NULL THEN r.attributes END AS attributes,
        CASE WHEN m.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = m.address_id) END
            AS platform,
        clock_timestamp() AS now
@@ -252,17 +251,17 @@ class Ruling:
 
     id: UUID
     state: State
-    decision: Mapping[str, Any] | None  #: None: the gate did not get that far, and an earlier one stands
+    decision: str | None  #: as JSON; None: the gate did not get that far, and an earlier one stands
     reason: str | None = None
     due_at: datetime | None = None
 
 
 _RULE = """
 UPDATE messages m
-SET state = v.state, decision = COALESCE(v.decision, m.decision), reason = v.reason, due_at = v.due_at,
+SET state = v.state, decision = COALESCE(v.decision::jsonb, m.decision), reason = v.reason, due_at = v.due_at,
     worker_id = CASE WHEN v.state = 'sending' THEN m.worker_id END,
     claims = CASE WHEN v.state = 'sending' THEN m.claims ELSE 0 END
-FROM unnest(%s::uuid[], %s::text[], %s::jsonb[], %s::text[], %s::timestamptz[])
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
      AS v (id, state, decision, reason, due_at)
 WHERE m.id = v.id AND m.state = 'claimed' AND m.worker_id = %s
 """
@@ -275,7 +274,7 @@ async def rule(c: Connection, worker: int, rulings: Sequence[Ruling]) -> None:
         (
             [ruling.id for ruling in rulings],
             [str(ruling.state) for ruling in rulings],
-            [None if ruling.decision is None else Jsonb(dict(ruling.decision)) for ruling in rulings],
+            [ruling.decision for ruling in rulings],
             [ruling.reason for ruling in rulings],
             [ruling.due_at for ruling in rulings],
             worker,
@@ -365,8 +364,36 @@ async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int
     )
 
 
+_TAKE = """
+WITH taken AS (
+    UPDATE messages SET state = 'accepted', reason = NULL, due_at = NULL, worker_id = NULL, claims = 0
+    WHERE id = ANY(%(ids)s) AND state IN ('sending', 'unknown')
+)
+UPDATE attempts a SET state = 'accepted', code = NULLIF(v.code, ''), reference = NULLIF(v.reference, ''), detail = NULL,
+    settled_at = clock_timestamp()
+FROM unnest(%(ids)s::uuid[], %(ns)s::int[], %(codes)s::text[], %(references)s::text[]) AS v (id, n, code, reference)
+WHERE a.message_id = v.id AND a.n = v.n
+"""
+
+
 async def settle(c: Connection, settled: Sequence[Settled]) -> None:
     """Write outcomes on messages that `lock_attempted` locked in this transaction, and on their attempts."""
+    taken = [one for one in settled if one.settlement.state is State.ACCEPTED]
+    if taken:  # nearly all of a batch, and about each there is little to say
+        await c.execute(
+            _TAKE,
+            {
+                "ids": [one.id for one in taken],
+                "ns": [one.n for one in taken],
+                "codes": [one.code for one in taken],
+                "references": [one.reference for one in taken],
+            },
+        )
+    if others := [one for one in settled if one.settlement.state is not State.ACCEPTED]:
+        await _settle_others(c, others)
+
+
+async def _settle_others(c: Connection, settled: Sequence[Settled]) -> None:
     await c.execute(
         _SETTLE_MESSAGES,
         (

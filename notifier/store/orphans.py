@@ -11,17 +11,31 @@ from notifier.domain.messages import Lane
 from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import Channel
 
+# A message that was born in a batch is in the hands of whoever has the batch.
+_BORN = """
+FROM campaign_batches b CROSS JOIN unnest(b.recipients) AS who (id)
+JOIN messages m ON m.campaign_id = b.campaign_id AND m.recipient_id = who.id AND m.channel = b.channel
+    AND NOT m.is_test AND m.worker_id IS NULL AND m.state = 'sending'
+{attempts}
+WHERE b.worker_id = %(worker)s AND b.decided_at IS NOT NULL
+"""
+_ATTEMPTS = "LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
+_ORPHAN = "m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.expires_at, m.is_followed, a.n"
+
 
 async def orphans_of(c: Connection, worker: int) -> list[Row]:
     """Lock and list what a dead worker left in hand, with the attempt that is under way, if intent was committed."""
-    # Two statements: the server may still be committing the worker's last gate, and one would miss its attempts.
-    await c.execute("SELECT 1 FROM messages WHERE worker_id = %s ORDER BY id FOR NO KEY UPDATE", (worker,))
+    # Locks are statements of their own: the server may still be committing the worker's last gate, and one statement
+    # would miss its attempts. Batches come first, as in that gate.
+    asked = {"worker": worker}
+    await c.execute("SELECT 1 FROM campaign_batches WHERE worker_id = %(worker)s FOR NO KEY UPDATE", asked)
+    await c.execute("SELECT 1 FROM messages WHERE worker_id = %(worker)s ORDER BY id FOR NO KEY UPDATE", asked)
+    await c.execute(f"SELECT 1 {_BORN.format(attempts='')} ORDER BY m.id FOR NO KEY UPDATE OF m", asked)
     return await rows(
         c,
-        "SELECT m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at, m.is_followed, a.n"
-        " FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
-        " WHERE m.worker_id = %s ORDER BY m.id",
-        (worker,),
+        f"SELECT {_ORPHAN}, m.claims FROM messages m {_ATTEMPTS} WHERE m.worker_id = %(worker)s"
+        f" UNION ALL SELECT {_ORPHAN}, 1 {_BORN.format(attempts=_ATTEMPTS)} ORDER BY id",
+        asked,
     )
 
 

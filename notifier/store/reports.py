@@ -260,7 +260,7 @@ async def _in_doubt(c: Connection, id_: UUID) -> list[Doubt]:
     found = await rows(
         c,
         "SELECT m.id AS message, m.channel, m.reason, a.provider, a.started_at AS attempted_at FROM messages m"
-        " JOIN attempts a ON a.message_id = m.id AND a.state IN ('started', 'accepted', 'unknown')"
+        " JOIN attempts a ON a.message_id = m.id AND a.is_live"
         f" WHERE {_ITS} AND m.state = 'unknown' ORDER BY m.id LIMIT %(most)s",
         {"id": id_, "most": MOST_UNKNOWN},
     )

@@ -19,10 +19,9 @@ from psycopg.types.json import Jsonb
 
 from notifier.domain.audience import Audience
 from notifier.domain.consent import ConsentEvent, fold, judge
-from notifier.store import audiences, who
-from notifier.store.conditions import condition
-from notifier.store.database import Connection, Database, rows
-from tests.world import World, new_id, small_templates
+from notifier.store import audiences
+from notifier.store.database import Connection, Database
+from tests.world import new_id, small_templates
 
 TOPICS = small_templates().topics
 NOW = datetime.now(UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from notifier.dispatch.sweep import Sweep
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
 from notifier.journal import boot_id
-from notifier_channels.contract import Ambiguous, Channel, Misconfigured
+from notifier_channels.contract import Ambiguous, Channel, Misconfigured, Receipt
 from tests.contract.test_deliver import Bell
 from tests.world import MANDATORY, MARKETING, Scripted, World, take
 
@@ -44,7 +45,9 @@ async def test_each_person_gets_one_message_and_who_said_no_gets_none_with_the_r
     assert {states[person] for person in people[5:]} == {("accepted", None)}
     assert {states[person] for person in people[:5]} == {("suppressed", "withdrawn:marketing/any")}
     assert len(provider.sent) == 15
-    decided = "SELECT count(*) FROM campaign_batches WHERE decided_at IS NOT NULL AND unreachable = 0"
+    decided = (
+        "SELECT count(*) FROM campaign_batches WHERE decided_at IS NOT NULL AND worker_id IS NULL AND unreachable = 0"
+    )
     assert await world.one(decided) == 3
 
 
@@ -170,6 +173,48 @@ async def test_a_batch_of_a_worker_that_died_before_its_intent_is_taken_again(wo
     await work(world, provider)
     assert len(provider.sent) == 5
     assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
+
+
+async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_journal(world):
+    people = await world.people(4)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        async with world.database.connection() as c:
+            batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+        permitted = await dead._gate(batch)
+        sent, doubtful, *_ = [one.permit.message for one in permitted]
+        dead.journal.before(sent, 1)
+        dead.journal.after(sent, 1, Receipt("ref", "250"))
+        dead.journal.before(doubtful, 1)
+        dead.journal.rendering(permitted[3].permit.message)
+        dead.journal.close()
+    await sweep(world)
+    states = await world.states([one.permit.message for one in permitted])
+    assert states == [
+        ("accepted", None),
+        ("unknown", "in_doubt:worker_died"),
+        ("queued", "worker_died"),
+        ("queued", "worker_died"),
+    ]
+    assert await world.one("SELECT array_agg(claims ORDER BY id) FROM messages WHERE state = 'queued'") == [0, 1]
+    assert await world.one("SELECT worker_id FROM campaign_batches") is None
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 2
+    assert len(await world.of_campaign(campaign)) == 4
+
+
+async def test_settling_a_batch_leaves_the_indexes_alone(world):
+    """What makes a campaign fast: its messages and attempts are updated in place, on their own page."""
+    await world.campaign(await world.people(50))
+    await work(world, Scripted())
+    share = "SELECT n_tup_hot_upd::float / n_tup_upd FROM pg_stat_user_tables WHERE relname = %s"
+    await world.execute("SELECT pg_stat_force_next_flush()")
+    async with asyncio.timeout(10):
+        while await world.one("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'attempts'") != 50:
+            await asyncio.sleep(0.05)
+    assert await world.one(share, "attempts") > 0.8  # a few find no room on their page
+    assert await world.one(share, "messages") > 0.8
 
 
 async def test_a_worker_that_lost_its_batch_while_it_waited_for_the_gate_decides_nothing(world):

@@ -422,7 +422,9 @@ async def test_a_cancel_puts_aside_what_nobody_has_in_hand_and_counts_who_was_in
     id_ = await standing(api, "sending")
     people = [await person(api, n) for n in range(3)]
     await api.execute("UPDATE campaigns SET audience_size = 100 WHERE id = %s", (id_,))
-    await api.execute("INSERT INTO campaign_walks (campaign_id, due_at, planned) VALUES (%s, now(), 40)", (id_,))
+    await api.execute(
+        "INSERT INTO campaign_walks (campaign_id, due_at, size, planned) VALUES (%s, now(), 100, 40)", (id_,)
+    )
     batch = (
         "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at, worker_id, decided_at)"
         " VALUES (%s, 'email', %s, now(), %s, %s, %s)"

@@ -15,7 +15,7 @@ from notifier.domain.consent import SuppressionReason
 from notifier.store import events, orphans, suppressions
 from notifier.store.database import Database
 from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Ambiguous, Channel, DeliveryEvent, EventKind, Receipt
+from notifier_channels.contract import Ambiguous, Channel, DeliveryEvent, EventKind, Receipt, Unavailable
 from tests.servers.town import HASHER, TOPICS, Town, new_id
 from tests.world import Scripted, World, claim
 
@@ -277,6 +277,28 @@ async def test_a_report_that_comes_in_a_backlog_keeps_a_text_from_being_doubled(
         await deliver(())
     assert [one.id for one in scripted.sent] == [*ids, ids[1]]
     assert (await world.states(ids))[0] == ("delivered", None)
+
+
+async def test_proof_that_comes_while_a_repeat_is_on_the_wire_keeps_it_from_leaving_a_third_time(database, tmp_path):
+    world = World(database, tmp_path)
+    feedback = Feedback(database, world.hasher, world.templates.topics)
+    [message] = await world.queue(await world.people(1))
+
+    class Hasty(Scripted):
+        async def send(self, batch, witness):
+            for one in batch:
+                assert witness.about_to_commit(one.id)
+                await feedback([report(one.id, DELIVERED, attempt=1)])
+                yield one.id, Unavailable("451")
+
+    async with world.worker(Scripted(lambda *_: Ambiguous("timeout"))) as deliver:
+        await deliver(())
+    await world.execute("UPDATE messages SET due_at = now()")
+    await database.transact(lambda c: orphans.repeat_unknown(c, [Channel.EMAIL], 9))
+    async with world.worker(Hasty()) as deliver:
+        await deliver(())
+    assert await world.states([message]) == [("delivered", None)]
+    assert await world.attempts(message) == [(1, "accepted"), (2, "not_taken")]
 
 
 async def test_a_claimed_repeat_that_a_report_makes_needless_does_not_pass_the_gate(database, tmp_path):

@@ -27,6 +27,7 @@ from notifier.rendering import Template, Templates
 from notifier.store import keys, notifications
 from notifier.store.database import rows
 from notifier_channels.contract import (
+    Again,
     Ambiguous,
     BadAddress,
     Channel,
@@ -131,9 +132,10 @@ class House:
             await deliver()
         return sorted(str(c) for c, provider in self.providers.items() for _ in provider.sent[before[c] :])
 
-    async def report(self, message: UUID, kind: EventKind, code: str | None = None) -> None:
+    async def report(self, message: UUID, kind: EventKind, code: str | None = None, again: Again | None = None) -> None:
         feedback = Feedback(self.world.database, self.world.hasher, self.world.templates.topics)
-        await feedback([DeliveryEvent(message, kind, "scripted", str(uuid.uuid4()), datetime.now(UTC), code=code)])
+        event = DeliveryEvent(message, kind, "scripted", str(uuid.uuid4()), datetime.now(UTC), code=code, again=again)
+        await feedback([event])
 
     async def states(self, sent: Mapping[str, Sequence[UUID]]) -> dict[str, list[tuple[str, str | None]]]:
         return {channel: await self.world.states(ids) for channel, ids in sent.items()}
@@ -344,12 +346,30 @@ async def test_then_what_was_delivered_makes_the_next_unnecessary(house):
     assert (await at_home.states(sent))["email"] == [("suppressed", "reached_otherwise:sms")]
 
 
-async def test_then_what_comes_back_lets_the_next_go_at_once(house):
+@pytest.mark.parametrize("again", [None, Again(timedelta(minutes=30), most=2)])
+async def test_then_what_comes_back_lets_the_next_go_at_once(house, again):
     at_home = await house(THEN)
     sent = await at_home.notify()
     await at_home.deliver()
-    await at_home.report(sent["sms"][0], EventKind.BOUNCED, "30003")
+    await at_home.report(sent["sms"][0], EventKind.BOUNCED, "30003", again)
     assert await at_home.deliver() == ["email"]
+    assert (await at_home.states(sent))["sms"] == [("bounced", "bounced:30003")]
+
+
+async def test_then_the_last_one_that_comes_back_goes_again_unless_the_one_before_arrives(house):
+    at_home = await house(MAIL_THEN_TEXT)
+    sent = await at_home.notify()
+    at_home.answers(EMAIL, Ambiguous("lost"))
+    assert await at_home.deliver() == ["email"]
+    await at_home.world.execute("UPDATE messages SET due_at = NULL WHERE state = 'unknown'")
+    await at_home.pass_by(HOUR)
+    assert await at_home.deliver() == ["sms"]
+    await at_home.report(sent["sms"][0], EventKind.BOUNCED, "30003", Again(HOUR / 2, most=2))
+    assert (await at_home.states(sent))["sms"] == [("queued", "came_back:30003")]
+    await at_home.report(sent["email"][0], EventKind.DELIVERED)
+    await at_home.pass_by(HOUR / 2)
+    assert await at_home.deliver() == []
+    assert (await at_home.states(sent))["sms"] == [("suppressed", "reached_otherwise:email")]
 
 
 async def test_then_a_mail_that_bounces_before_the_next_turn_lets_it_go_at_once(house):

@@ -101,7 +101,9 @@ async def test_a_report_that_comes_before_our_own_commit_waits_for_it(service):
 async def test_a_number_that_is_not_there_is_suppressed_and_an_unreachable_one_is_not(service):
     _, message = await a_text(service)
     await call(service, status_path(service, message), fares("undelivered", ErrorCode="30003"))
-    assert await service.town.state(message) == "bounced"
+    assert await service.town.rows("SELECT state, reason FROM messages") == [
+        {"state": "queued", "reason": "came_back:30003"}
+    ]
     assert await service.town.rows("SELECT 1 FROM suppressions") == []
     other = await service.town.message((await a_person(service)), "orders", "accepted", "sms")
     await call(service, status_path(service, other), fares("undelivered", "SM2", ErrorCode="30005"))

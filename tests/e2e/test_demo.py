@@ -125,6 +125,13 @@ def test_what_waits_for_the_morning_is_not_lost(everything):
     assert broken(play) == set()
 
 
+def test_what_came_back_from_a_phone_that_is_off_was_sent_and_is_not_lost(everything):
+    play, mails, texts, pushes = everything
+    play.waves.append(wave("sms", play.people[:1], "queued", "came_back:30003"))
+    scenario.judge(play, mails, [*texts, text(play.people[0], "Off", has_arrived=False)], pushes)
+    assert broken(play) == set()
+
+
 # What is judged -------------------------------------------------------------------------------------------------------
 
 

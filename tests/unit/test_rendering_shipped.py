@@ -212,6 +212,32 @@ def test_check_lists_every_template_that_holds(run: CliRunner) -> None:
     assert "\n    email sms, 1 segment, route: sms, then after 2m email\n" in done.output
 
 
+def test_check_tells_which_way_a_campaign_takes_and_why(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "{{ unsubscribe_url }}\n"
+    files = (
+        LETTER | NEWS | {"news/en/email.txt.j2": text, "news/de/email.txt.j2": text + "\n{% if x %}{{ y }}{% endif %}"}
+    )
+    files |= {f"news/de/email.{name}.j2": NEWS[f"news/en/email.{name}.j2"] for name in ("subject", "html")}
+    monkeypatch.setenv(
+        "NOTIFIER_TEMPLATES_DIR", str(write(tmp_path, files | {"news/sample.json": '{"x": "", "y": ""}'}))
+    )
+    (tmp_path / "news/schema.json").write_text(
+        json.dumps(json.loads(files["news/schema.json"]) | {"required": ["x", "y"]})
+    )
+    done = run.invoke(app, ["templates", "check"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("campaign") == 2
+    assert "\n    campaign en: specialised\n" in done.output
+    place = "        news/de/email.txt.j2:3: `{% if x %}{{ y }}{% endif %}`\n"
+    assert f"\n    campaign de: specialised, but for each person\n{place}" in done.output
+    (tmp_path / "news/de/email.txt.j2").write_text(text + "{% set z = x %}{{ z }}")
+    done = run.invoke(app, ["templates", "check"])
+    reason = "news/de/email.txt.j2:2: `{% set z = x %}{{ z }}`: what it makes differs from person to person"
+    assert f"\n    campaign de: rendered for each person: {reason}\n" in done.output
+
+
 def test_check_lists_every_mistake_and_fails(run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = LETTER | NEWS | {"letter/en/email.html.j2": "<p>\n{{ x.y }}", "news/en/email.html.j2": "<p>Hello</p>"}
     monkeypatch.setenv("NOTIFIER_TEMPLATES_DIR", str(write(tmp_path, files)))

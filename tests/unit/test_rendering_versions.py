@@ -221,7 +221,7 @@ def test_the_type_checker_stops_what_was_not_permitted(tmp_path: Path) -> None:
         unusable.format(
             "any_of_them",
             "PreviewedEmail | PreviewedSms | PreviewedPush",
-            "EmailContent | SmsContent | PushContent",
+            "EmailContent | WrittenEmail | SmsContent | PushContent",
         ),
         unusable.format("mail", "SmsContent", "EmailContent"),
         'error: No overload variant of "render" matches argument types "Preview", "Template", "Channel", "Ingredients"',

@@ -17,6 +17,7 @@ from notifier.domain.retry import (
     MAX_TRIES,
     PROBE_AFTER,
     RECONCILE_AFTER,
+    CameBack,
     Tried,
     held_until,
     in_doubt,
@@ -24,8 +25,10 @@ from notifier.domain.retry import (
     proven_unsent,
     settle,
     spoiled,
+    tried_again_at,
 )
 from notifier_channels.contract import (
+    Again,
     Ambiguous,
     BadAddress,
     Channel,
@@ -180,3 +183,14 @@ def test_what_was_withheld_or_proven_unsent_goes_again_at_once_and_is_not_counte
 def test_what_cannot_be_rendered_or_kills_its_worker_fails_with_a_reason():
     assert (spoiled("template").state, spoiled("template").reason) == (State.FAILED, "render:template")
     assert (poison().state, poison().reason) == (State.FAILED, "poison")
+
+
+@given(
+    st.sampled_from(Category), st.booleans(), st.integers(0, 9), st.integers(0, 9), st.timedeltas(timedelta(1) / 1440,
+    timedelta(hours=2)), st.timedeltas(timedelta(), timedelta(days=3)),
+)  # fmt: skip
+def test_what_came_back_goes_again_only_where_it_may_and_in_time(category, is_followed, times, most, after, lives):
+    due = tried_again_at(Again(after, most), CameBack(category, is_followed, times, NOW + lives), NOW)
+    may = category is Category.TRANSACTIONAL and not is_followed and times < most
+    in_time = after * 2**times < lives
+    assert due == (NOW + after * 2**times if may and in_time else None)

@@ -12,7 +12,8 @@ from notifier.domain.schedules import EARLIEST, LATEST, Recurrence, Schedule, in
 from notifier.errors import InvalidInput
 
 ZONES = sorted(zoneinfo.available_timezones() - {"localtime"})
-MINUTES = st.datetimes(datetime(2000, 1, 1), datetime(2037, 12, 30)).map(lambda at: at.replace(second=0, microsecond=0))
+FROM, TO = datetime.fromisoformat("2000-01-01"), datetime.fromisoformat("2037-12-30")
+MINUTES = st.datetimes(FROM, TO).map(lambda at: at.replace(second=0, microsecond=0))
 SCHEDULED = datetime(2026, 11, 2, 8, tzinfo=UTC)
 
 zones = st.sampled_from(ZONES).map(zoneinfo.ZoneInfo)
@@ -244,16 +245,20 @@ def test_what_is_wrong_is_named_with_its_place_and_its_remedy(document, pointers
     assert words in str(refused.value)
 
 
+def read(document):
+    """A schedule, or the places of what is wrong with it."""
+    try:
+        return Schedule.parse(document), set()
+    except InvalidInput as refused:
+        return None, {problem.pointer for problem in refused.problems}
+
+
 @given(st.text() | st.text("0123456789*/,-#LWMONJA ", max_size=30))
-@example("٣ 9 * * 1")
+@example("\u0663 9 * * 1")
 @example("0 9 * * " + "9" * 90)
 def test_whatever_stands_in_cron_is_read_or_refused(cron):
-    try:
-        schedule = Schedule.parse({"cron": cron, "timezone": "Europe/Vienna", "expires_after": "1d"})
-    except InvalidInput as refused:
-        assert {problem.pointer for problem in refused.problems} == {"/schedule/cron"}
-    else:
-        assert schedule.starts_at(SCHEDULED) > SCHEDULED
+    schedule, places = read({"cron": cron, "timezone": "Europe/Vienna", "expires_after": "1d"})
+    assert schedule.starts_at(SCHEDULED) > SCHEDULED if schedule else places == {"/schedule/cron"}
 
 
 @given(
@@ -262,9 +267,5 @@ def test_whatever_stands_in_cron_is_read_or_refused(cron):
 )
 def test_whatever_stands_in_a_field_is_read_or_refused(one, other):
     for document in ({"at": one, "local": other}, {"at": one, "over": other}, {"cron": one, "timezone": other}):
-        try:
-            schedule = Schedule.parse(document)
-        except InvalidInput as refused:
-            assert refused.problems
-        else:
-            assert Schedule.parse(schedule.document) == schedule
+        schedule, places = read(document)
+        assert places or Schedule.parse(schedule.document) == schedule

@@ -21,11 +21,13 @@ from notifier_channels.contract import (
     Unavailable,
 )
 from notifier_channels.sms.codes import (
+    AGAIN,
     ALARMS,
     CREATE,
     DEAD,
     LONGEST_WAIT,
     UNREACHABLE,
+    again,
     alarm,
     is_dead,
     may_be_ours,
@@ -34,6 +36,7 @@ from notifier_channels.sms.codes import (
     strike,
 )
 
+MINUTE, HALF_AN_HOUR = timedelta(minutes=1), timedelta(minutes=30)
 DOCS = Path(__file__).parents[2] / "docs/reference"
 
 
@@ -135,6 +138,24 @@ def test_reports_that_speak_of_the_sender_or_prove_nothing_hold_nothing_against_
     }
     assert not DEAD & {30003, 30004, *alarms}
     assert strike(None) is alarm(None) is None
+
+
+def test_only_what_may_pass_is_tried_again_and_not_for_ever():
+    assert {code for code in range(20_000, 64_000) if again(code)} == set(AGAIN)
+    assert again(None) is None
+    assert not AGAIN.keys() & {*DEAD, *ALARMS, 21610, 30004}
+    assert (AGAIN[30003].after, AGAIN[30003].after * 2, AGAIN[30003].most) == (HALF_AN_HOUR, timedelta(hours=1), 2)
+    assert AGAIN[30008].most == 1
+    assert all(0 < one.most <= 2 for one in AGAIN.values())
+
+
+def test_the_page_lists_what_is_tried_again():
+    page = (DOCS / "twilio.md").read_text()
+    rows = re.findall(r"^\| `(\d{5})` \| .+ \| (\d+) \| ([\d, ]+) minutes later \|$", page, re.MULTILINE)
+    waits = {code: [one.after * 2**times // MINUTE for times in range(one.most)] for code, one in AGAIN.items()}
+    assert [(int(code), int(most), [int(wait) for wait in shown.split(", ")]) for code, most, shown in rows] == [
+        (code, AGAIN[code].most, waits[code]) for code in AGAIN
+    ]
 
 
 def test_the_page_lists_what_reports_lead_to():

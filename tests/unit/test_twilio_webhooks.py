@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier_channels.contract import DeliveryEvent, EventKind
-from notifier_channels.sms.webhooks import Form, Inbound, form_of, genuine, inbound, status, twiml
+from notifier_channels.sms.codes import AGAIN
+from notifier_channels.sms.webhooks import KINDS, Form, Inbound, form_of, genuine, inbound, status, twiml
 
 FORM = "application/x-www-form-urlencoded"
 URL = "https://mycompany.com/myapp.php?foo=1&bar=2"
@@ -149,6 +150,13 @@ def test_what_is_not_known_reports_nothing(form: Form):
 def test_the_code_says_whether_anybody_is_there(code, is_dead):
     (event,) = status(report("undelivered", ErrorCode=code), REFERENCE, RECEIVED)
     assert (event.code, event.is_dead) == (code, is_dead)
+
+
+@pytest.mark.parametrize("word", KINDS)
+@pytest.mark.parametrize("code", ["30003", "30005"])
+def test_only_what_twilio_has_given_up_for_a_cause_that_may_pass_may_go_again(word, code):
+    (event,) = status(report(word, ErrorCode=code), REFERENCE, RECEIVED)
+    assert event.again == (AGAIN[30003] if word in ("undelivered", "failed") and code == "30003" else None)
 
 
 def test_an_error_code_on_a_delivered_message_kills_nothing():

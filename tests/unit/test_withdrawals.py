@@ -102,12 +102,21 @@ def test_an_undo_never_allows_what_is_not_allowed_without_the_line(events, scope
         assert allowed(undone) <= allowed([line for line in refused if line.number != number])
 
 
-@given(st.sampled_from(State), st.lists(st.sampled_from(EventKind)))
-def test_reports_move_a_message_only_along_the_table_of_states(state, kinds):
-    after = advance(state, kinds)
+@given(st.sampled_from(State), st.lists(st.sampled_from(EventKind)), st.booleans())
+def test_reports_move_a_message_only_along_the_table_of_states(state, kinds, may_go_again):
+    after = advance(state, kinds, may_go_again=may_go_again)
     assert after is state or after in NEXT[state]
     if state not in (State.ACCEPTED, State.DELIVERED):
         assert after is state
+
+
+@given(st.lists(st.sampled_from(EventKind)))
+def test_a_bounce_after_which_it_may_go_again_ends_nothing(kinds):
+    kinds.append(EventKind.BOUNCED)
+    others = [kind for kind in kinds if kind is not EventKind.BOUNCED]
+    after = advance(State.ACCEPTED, kinds, may_go_again=True)
+    assert after is {State.ACCEPTED: State.QUEUED}.get(advance(State.ACCEPTED, others), advance(State.ACCEPTED, others))
+    assert advance(State.DELIVERED, kinds, may_go_again=True) is advance(State.DELIVERED, others)
 
 
 def test_a_bounce_code_is_read_wherever_it_stands():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import EmailContent, Misconfigured, Outcome, Outgoing, Rejected
-from notifier_channels.email import mime
+from notifier_channels.contract import Email, EmailContent, Misconfigured, Outcome, Outgoing, Rejected, WrittenEmail
+from notifier_channels.email import forms, mime
 
+FINAL_DOT = b".\r\n"
 LONGEST_PATH = 254  #: RFC 5321 4.5.3.1.3, without the angle brackets
 
 _PATH = re.compile(
@@ -91,34 +93,40 @@ class Mail:
         return f"RCPT TO:<{self.recipient}>\r\n".encode()
 
 
-def write(outgoing: Outgoing[EmailContent], domain: str) -> Mail | Outcome:
+def write(outgoing: Outgoing[Email], domain: str) -> Mail | Outcome:
     """Make the mail, or say at once why it cannot be one."""
     to, content = outgoing.to, outgoing.content
     if not isinstance(to, EmailAddress):
         raise TypeError("a mail goes to an EmailAddress")
     recipient = str(to)
-    sender = outgoing.return_path or str(content.sender.address)
+    origin = content.letterhead if isinstance(content, WrittenEmail) else content
+    sender = outgoing.return_path or str(origin.sender.address)
     if not _is_path(recipient):
         return Rejected("501 5.1.3", "the address could be misread in a command")
-    mailboxes = [content.sender] if content.reply_to is None else [content.sender, content.reply_to]
+    mailboxes = [origin.sender] if origin.reply_to is None else [origin.sender, origin.reply_to]
     if not all(map(_is_path, (sender, *(str(mailbox.address) for mailbox in mailboxes)))):
         return Misconfigured("501 5.1.7", "the sender, return path or reply address could be misread in a command")
-    data = mime.encode(outgoing, to, domain)
-    return Mail(
-        id=outgoing.id,
-        sender=sender,
-        recipient=recipient,
-        data=finish(data),
-        size=len(data),
-        needs_smtputf8=not (data.isascii() and sender.isascii()),
-    )
+    data, size, is_ascii = _bytes(outgoing, to, domain)
+    return Mail(outgoing.id, sender, recipient, data, size, needs_smtputf8=not (is_ascii and sender.isascii()))
+
+
+def _bytes(outgoing: Outgoing[Email], to: EmailAddress, domain: str) -> tuple[bytes, int, bool]:
+    """What goes over the wire, its size as SIZE counts it, and whether it is ASCII."""
+    match outgoing.content:
+        case WrittenEmail(body=body, stuffed=stuffed):
+            head = forms.head(cast("Outgoing[WrittenEmail]", outgoing), to, domain)
+            data = b"".join((head, *body))
+            return data, len(data) - stuffed - len(FINAL_DOT), head.isascii()
+        case EmailContent():
+            data = mime.encode(cast("Outgoing[EmailContent]", outgoing), to, domain)
+            return finish(data), len(data), data.isascii()
 
 
 def finish(data: bytes) -> bytes:
     """Stuff the dots and add the final one (RFC 5321 4.5.2). The data ends in CRLF and holds no bare CR or LF."""
     if b"\r\n." in data:
         data = data.replace(b"\r\n.", b"\r\n..")
-    return data + b".\r\n"
+    return data + FINAL_DOT
 
 
 def _is_path(text: str) -> bool:

@@ -12,6 +12,7 @@ import binascii
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 from notifier_channels.addresses import EmailAddress
@@ -37,12 +38,27 @@ def encode(outgoing: Outgoing[EmailContent], to: EmailAddress, domain: str) -> b
     It is ASCII unless an address in it is not; then it needs a server with SMTPUTF8.
     """
     content = outgoing.content
+    head = written_head(
+        content,
+        at=date(outgoing.first_attempted_at),
+        to=str(to),
+        subject=written_subject(content.subject),
+        message_id=f"{outgoing.id.hex}@{domain}",
+        ways_out="" if content.subscription is None else ways_out(content.subscription),
+    )
+    if outgoing.reference_header is not None:
+        head = f"{head}\r\n{outgoing.reference_header}"
+    return head.encode() + _body(content, outgoing.id.hex)
+
+
+def written_head(content: EmailContent, *, at: str, to: str, subject: str, message_id: str, ways_out: str) -> str:
+    """All headers but those of the body, without a CRLF at their end; what is given by name stands in them as it is."""
     lines = [
-        f"Date: {date(outgoing.first_attempted_at)}",
+        f"Date: {at}",
         f"From: {_mailbox(content.sender, len('From: '))}",
         f"To: {to}",
-        f"Subject: {_text(content.subject, len('Subject: '))}",
-        f"Message-ID: <{outgoing.id.hex}@{domain}>",
+        f"Subject: {subject}",
+        f"Message-ID: <{message_id}>",
         "MIME-Version: 1.0",
     ]
     if content.reply_to is not None:
@@ -50,14 +66,26 @@ def encode(outgoing: Outgoing[EmailContent], to: EmailAddress, domain: str) -> b
     if content.subscription is None:
         lines.append("Auto-Submitted: auto-generated")  # RFC 3834; what has a List-Id says so by that
     else:
-        lines += _list_headers(content.subscription)
+        lines += _list_headers(content.subscription, ways_out)
     if content.feedback_id is not None:
         lines.append(f"Feedback-ID: {_CONTROLS.sub(' ', content.feedback_id).encode('ascii', 'replace').decode()}")
-    if outgoing.reference_header is not None:
-        lines.append(outgoing.reference_header)
-    return "\r\n".join(lines).encode() + _body(content, outgoing.id.hex)
+    return "\r\n".join(lines)
 
 
+def written_subject(subject: str) -> str:
+    """What stands behind `Subject: `."""
+    return _text(subject, len("Subject: "))
+
+
+def ways_out(subscription: ListHeaders) -> str:
+    """What stands behind `List-Unsubscribe: `."""
+    ways = f"<{_uri(subscription.unsubscribe_url)}>"
+    if subscription.unsubscribe_mailto is not None:
+        ways += f",\r\n <mailto:{_uri(subscription.unsubscribe_mailto)}>"
+    return ways
+
+
+@lru_cache(maxsize=64)  # a batch was permitted at one instant
 def date(at: datetime) -> str:
     """RFC 5322 3.3, always in UTC."""
     at = at.astimezone(UTC)
@@ -68,18 +96,31 @@ def date(at: datetime) -> str:
 
 
 def _body(content: EmailContent, unique: str) -> bytes:
-    plain = b"Content-Type: text/plain; charset=utf-8\r\n" + _quoted_printable(content.text)
-    if content.html is None:
-        return b"\r\n" + plain
-    html = b"Content-Type: text/html; charset=utf-8\r\n" + _quoted_printable(content.html)
+    before, between, after = frame(unique, has_html=content.html is not None)
+    html = b"" if content.html is None else quoted_printable(content.html)
+    return b"".join((before, quoted_printable(content.text), between, html, after))
+
+
+def frame(unique: str, *, has_html: bool) -> tuple[bytes, bytes, bytes]:
+    """What stands before the text, between it and the HTML, and behind that. It begins by ending the last header."""
+    if not has_html:
+        return b"\r\n" + _opening("plain"), b"", b""
     boundary = b"=_" + unique.encode()  # `=_` never stands in quoted-printable text (RFC 2045 6.7, rule 1)
     return (
-        b'\r\nContent-Type: multipart/alternative;\r\n boundary="%b"\r\n\r\n'
-        b"--%b\r\n%b\r\n--%b\r\n%b\r\n--%b--\r\n" % (boundary, boundary, plain, boundary, html, boundary)
+        b'\r\nContent-Type: multipart/alternative;\r\n boundary="%b"\r\n\r\n--%b\r\n%b'
+        % (boundary, boundary, _opening("plain")),
+        b"\r\n--%b\r\n%b" % (boundary, _opening("html")),
+        b"\r\n--%b--\r\n" % boundary,
     )
 
 
-def _quoted_printable(body: str) -> bytes:
+def _opening(kind: str) -> bytes:
+    lines = (f"Content-Type: text/{kind}; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", "", "")
+    return "\r\n".join(lines).encode()
+
+
+def quoted_printable(body: str) -> bytes:
+    """A body with CRLF line ends, of which one ends it, and no line longer than 76."""
     if "\r" in body:
         body = body.replace("\r\n", "\n").replace("\r", "\n")
     if not body.endswith("\n"):
@@ -87,20 +128,17 @@ def _quoted_printable(body: str) -> bytes:
     encoded = binascii.b2a_qp(body.encode("utf-8", "replace").replace(b"\n", b"\r\n"))
     if b"=20\r\n" in encoded or b"=09\r\n" in encoded:  # b2a_qp makes a line of 77 where column 75 ends in a blank
         encoded = _BLANK_AT_COLUMN_75.sub(rb"\1=\r\n\2", encoded)
-    return b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + encoded
+    return encoded
 
 
 # Headers --------------------------------------------------------------------------------------------------------------
 
 
-def _list_headers(subscription: ListHeaders) -> list[str]:
-    ways = f"<{_uri(subscription.unsubscribe_url)}>"
-    if subscription.unsubscribe_mailto is not None:
-        ways += f",\r\n <mailto:{_uri(subscription.unsubscribe_mailto)}>"
+def _list_headers(subscription: ListHeaders, ways_out: str) -> list[str]:
     list_id = _NOT_IN_LIST_ID.sub("-", subscription.list_id)
     return [
         f"List-Id: {_named(subscription.list_name, list_id, len('List-Id: '))}",
-        f"List-Unsubscribe: {ways}",
+        f"List-Unsubscribe: {ways_out}",
         "List-Unsubscribe-Post: List-Unsubscribe=One-Click",  # RFC 8058 3.1: exactly this
     ]
 

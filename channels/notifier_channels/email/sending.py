@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from notifier_channels.contract import EmailContent, MessageId, Outcome, Outgoing, Witness
+from notifier_channels.contract import Email, MessageId, Outcome, Outgoing, Witness
 from notifier_channels.email.mail import Mail, write
 from notifier_channels.sending import Blame, Doubts, Identified, Sending
 
 
-class MailSending(Sending[EmailContent]):
+class MailSending(Sending[Email]):
     """One call of `send`, as its lanes see it (`pipeline.Source`)."""
 
     def __init__(
         self,
-        batch: Sequence[Outgoing[EmailContent]],
+        batch: Sequence[Outgoing[Email]],
         witness: Witness,
         doubts: Doubts,
         domain: str,

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from notifier_channels.contract import (
-    EmailContent,
+    Email,
     MessageId,
     Outcome,
     Outgoing,
@@ -33,7 +33,7 @@ _DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
 class SmtpProvider:
-    """A relay as a way out for email (`contract.Provider[EmailContent]`)."""
+    """A relay as a way out for email (`contract.Provider[Email]`)."""
 
     def __init__(self, relay: Relay, *, name: str, connections: int, message_id_domain: str) -> None:
         self._relay = relay
@@ -76,7 +76,7 @@ class SmtpProvider:
         return 500
 
     async def send(
-        self, batch: Sequence[Outgoing[EmailContent]], witness: Witness
+        self, batch: Sequence[Outgoing[Email]], witness: Witness
     ) -> AsyncGenerator[tuple[MessageId, Outcome], None]:
         """Try each message once and yield one outcome for each, as they come.
 

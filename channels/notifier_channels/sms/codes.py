@@ -1,4 +1,4 @@
-"""What Twilio's codes mean: of a request to create a message one outcome, of a later report whether anybody is there.
+"""What Twilio's codes mean: of a request to create a message one outcome, of a later report what it says of the number.
 
 Twilio asks not to program on single codes because it splits and adds some (changelog of 10 July 2024). So the HTTP
 status decides first, the table only tells cases of one status apart, and an unknown code fails its message and nothing
@@ -8,9 +8,9 @@ Where each row comes from:
 
 - Twilio's own page of the code in its dictionary of errors, in a stored copy, read in November 2026: 20003,
   20005, 20403, 21214 (it speaks of calls alone), 21265, 21603, 21604, 21606, 21608, 21609, 21611, 21617, 21635, 21659,
-  21660, 21701, 21705, 30001, 30002, 30003, 30006, 30022, 63038.
+  21660, 21701, 21705, 30001, 30002, 30003, 30006, 30022, 30047, 63038.
 - Our notes on Twilio's error dictionary, of 2026, not held against the page again: 20404, 20429, 20500, 21211, 21408,
-  21610, 21612, 21614, 21619, 21703, 30004, 30005, 30007, 30023, 30032, 30034.
+  21610, 21612, 21614, 21619, 21703, 30004, 30005, 30007, 30008, 30023, 30032, 30034.
 - Not read: 20006 and 21704, from general knowledge; 21212, only as others quote its message.
 """
 
@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from notifier_channels.contract import (
+    Again,
     Alarm,
     Ambiguous,
     BadAddress,
@@ -103,6 +104,11 @@ ALARMS: Mapping[int, Alarm] = {  #: of reports: these come after Twilio took the
     30022: Alarm.TOO_FAST,  # the campaign's rate
     30023: Alarm.TOO_FAST,  # the brand's daily cap
 }
+AGAIN: Mapping[int, Again] = {  #: of reports: Twilio has given this one up, and the next may arrive
+    30003: Again(timedelta(minutes=30), most=2),  # the phone is off or away
+    30008: Again(timedelta(minutes=10), most=1),  # no reason is given
+    30047: Again(timedelta(minutes=10), most=2),  # Compliance Toolkit could not keep it for a better hour
+}
 
 
 def outcome(status: int, code: int | None = None, retry_after: str | None = None) -> Outcome:
@@ -141,6 +147,11 @@ def strike(code: int | None) -> Strike | None:
 def alarm(code: int | None) -> Alarm | None:
     """What the report of a bounce says of our account or sender."""
     return None if code is None else ALARMS.get(code)
+
+
+def again(code: int | None) -> Again | None:
+    """Whether what the report of a bounce speaks of may be tried once more: when, and how often."""
+    return None if code is None else AGAIN.get(code)
 
 
 def opted_out(code: int | None) -> bool:

@@ -31,6 +31,7 @@ KINDS = {
     "failed": EventKind.BOUNCED,
     "canceled": EventKind.BOUNCED,
 }
+GIVEN_UP = frozenset({"undelivered", "failed"})  #: final, by Twilio's page: it did not arrive, and will not
 
 
 class Form(dict[str, list[str]]):
@@ -97,7 +98,7 @@ def status(form: Form, reference: tuple[MessageId, int], received_at: datetime) 
     reason = (str(code) if code else word) if kind is EventKind.BOUNCED else None
     bounce = DeliveryEvent(
         *(message, kind, SOURCE, f"{sid}:{word}", occurred_at, attempt, reason, codes.is_dead(code), sid),
-        *(codes.strike(code), codes.alarm(code)),
+        *(codes.strike(code), codes.alarm(code), codes.again(code) if word in GIVEN_UP else None),
     )
     events = [bounce]
     if codes.opted_out(code):

@@ -1,0 +1,107 @@
+"""What stands around the values of a part, and what becomes of a value between them, exactly as in the whole part.
+
+A whole part has runs of blank lines shortened, its ends trimmed and its line ends made alike. None of that crosses a
+character that ends no line. So a gap that may print line ends takes those around it along; any other stands between
+them, and a value that would need more is `Odd`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from notifier.rendering.plain import few_blank_lines
+
+_ENDS = "\r\n"
+_BEFORE = re.compile(r"[\r\n]*\Z")
+_BEHIND = re.compile(r"[\r\n]*")
+_RETURNS = re.compile(r"\r\n?")
+
+
+class Odd(Exception):
+    """This person's mail must be rendered as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One place, or several with only line ends between them."""
+
+    tokens: tuple[str | int, ...]  #: line ends, and numbers of slots
+    only: int  #: the slot, when it is one that prints no line ends; else -1
+    may_be_empty: bool
+    is_text: bool
+    begins: bool  #: nothing stands before it
+    ends: bool  #: nothing stands behind it
+
+    def filled(self, values: Sequence[str]) -> str:
+        """Raise `Odd` for a value that would change what stands around it."""
+        if self.only >= 0:
+            value = values[self.only]
+            if "\n" in value or "\r" in value or not (value or self.may_be_empty):
+                raise Odd
+            return value
+        whole = "".join([token if isinstance(token, str) else values[token] for token in self.tokens])
+        if self.is_text:
+            whole = few_blank_lines(whole)
+            whole = whole.lstrip("\n") if self.begins else whole
+            return whole.rstrip("\n") if self.ends else whole
+        return _RETURNS.sub("\n", whole).removesuffix("\n") if self.ends else whole
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """A part: what stands around its gaps, in turn, ending in a line feed."""
+
+    statics: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+    @classmethod
+    def of(cls, tokens: Sequence[str | int], blocks: frozenset[int], *, is_text: bool) -> Around:
+        """`tokens` are text and slots in turn; `blocks` are the slots that may print line ends."""
+        statics, groups = _grouped(tokens)
+        for number, group in enumerate(groups):
+            if len(group) > 1 or group[0] in blocks:
+                groups[number] = _wide(statics, number, group)
+        if is_text:
+            statics = [few_blank_lines(static) for static in statics]
+            statics[0] = statics[0].lstrip("\n")
+            statics[-1] = statics[-1].rstrip("\n") + "\n"
+        elif not statics[-1].endswith(("\n", "\r")):
+            statics[-1] += "\n"
+        gaps = [
+            _gap(group, before, behind, is_text=is_text, begins=number == 0 and not statics[0])
+            for number, (group, before, behind) in enumerate(zip(groups, statics, statics[1:], strict=False))
+        ]
+        return cls(tuple(statics), tuple(gaps))
+
+
+def _grouped(tokens: Sequence[str | int]) -> tuple[list[str], list[tuple[str | int, ...]]]:
+    statics = [str(tokens[0])]
+    groups: list[tuple[str | int, ...]] = []
+    for slot, static in zip(tokens[1::2], tokens[2::2], strict=True):
+        if groups and not statics[-1].strip(_ENDS):
+            groups[-1] = (*groups[-1], statics.pop(), slot)
+        else:
+            groups.append((slot,))
+        statics.append(str(static))
+    return statics, groups
+
+
+def _wide(statics: list[str], number: int, group: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Take the line ends around it along; at least two tokens tell that it is wide."""
+    before, behind = _BEFORE.search(statics[number]), _BEHIND.match(statics[number + 1])
+    if before is None or behind is None:
+        raise AssertionError("nothing matches, too")
+    statics[number] = statics[number][: before.start()]
+    statics[number + 1] = statics[number + 1][behind.end() :]
+    return (before.group(), *group, behind.group())
+
+
+def _gap(group: tuple[str | int, ...], before: str, behind: str, *, is_text: bool, begins: bool) -> Gap:
+    only = group[0] if len(group) == 1 else -1
+    if not isinstance(only, int):
+        raise TypeError("a group of one is a slot")
+    ends = behind == "\n"
+    apart = (before and not before.endswith(("\n", "\r"))) or not behind.startswith(("\n", "\r"))
+    return Gap(group, only, bool(apart) and not (ends and not is_text), is_text, begins, ends)
