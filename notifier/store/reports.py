@@ -47,11 +47,11 @@ async def report(c: Connection, id_: UUID) -> Report | None:
         found = await progress(c, id_)
         if found is None:
             return None
-        ids = _born_within(found.headline)
+        ids, channels = _born_within(found.headline), await with_outcomes(c, found)
         return Report(
             found.headline,
-            await _people(c, id_, found),
-            await with_outcomes(c, found),
+            _people_of(found, channels) or await _people(c, id_, found),
+            channels,
             await _hours(c, id_),
             await _places(c, id_, _DOMAINS),
             await _places(c, id_, _LOCALES),
@@ -122,6 +122,18 @@ async def with_outcomes(c: Connection, found: Progress) -> list[ChannelReport]:
 
 
 # Each person once -----------------------------------------------------------------------------------------------------
+
+
+def _people_of(found: Progress, channels: Sequence[ChannelReport]) -> People | None:
+    """Where there is one channel with a message for each, that says it all; None: people must be looked at."""
+    if len(channels) != 1 or sum(one.messages for one in channels[0].outcomes) != channels[0].decided:
+        return None
+    [only] = channels
+    states: dict[State, int] = {}
+    for one in only.outcomes:
+        states[one.state] = states.get(one.state, 0) + one.messages
+    return People(found.audience, only.not_planned, only.waiting, only.left_out, only.unreachable, states)
+
 
 # Somebody nameless who was adopted since is looked for under the name.
 _PEOPLE = f"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import random
 import uuid
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -42,9 +43,12 @@ async def work(world: World, provider: Scripted | dict | None = None) -> None:
 
 
 async def report(world: World, campaign: uuid.UUID) -> Report:
+    """As it is read; and person by person it says the same, which is the only way where there are several channels."""
     async with world.database.connection() as c:
         found = await reporting.report(c, campaign)
+        one_by_one = await reports._people(c, campaign, await reporting.progress(c, campaign))
     adds_up(found)
+    assert one_by_one == found.people
     return found
 
 
@@ -221,6 +225,28 @@ async def test_somebody_nameless_who_was_adopted_since_still_counts(world):
     assert (await report(world, campaign)).people.states == {State.ACCEPTED: 3}
 
 
+async def test_who_came_after_the_count_is_part_of_the_audience(world):
+    campaign = await world.campaign(await world.people(5))
+    await world.execute("UPDATE campaigns SET audience_size = 3")
+    await work(world)
+    assert (await report(world, campaign)).people.audience == 5
+
+
+async def test_a_report_is_of_one_instant_while_the_campaign_goes_on(world, monkeypatch):
+    counted = reports.with_outcomes
+    campaign = await world.campaign(await world.people(4))
+
+    async def meanwhile(*given):
+        await work(world)
+        return await counted(*given)
+
+    monkeypatch.setattr(reports, "with_outcomes", meanwhile)
+    async with world.database.connection() as c:
+        found = await reporting.report(c, campaign)
+    adds_up(found)
+    assert (found.people.waiting, found.people.states, found.hours) == (4, {}, [])
+
+
 # Whatever happens to it -----------------------------------------------------------------------------------------------
 
 STEPS = st.lists(
@@ -244,8 +270,9 @@ async def in_hand(world: World):
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS, size=st.integers(1, 12), cancels=st.booleans(), pick=st.randoms())
-async def test_the_sum_is_the_audience_whatever_happens_in_which_order(database, tmp_path, steps, size, cancels, pick):
+@given(steps=STEPS, size=st.integers(1, 12), cancels=st.booleans(), seed=st.integers(0, 99))
+async def test_the_sum_is_the_audience_whatever_happens_in_which_order(database, tmp_path, steps, size, cancels, seed):
+    pick = random.Random(seed)  # one of hypothesis' own draws inside, and what it raises then ends the event loop
     world = World(database, tmp_path / "journals")
     people = await world.people(size, prefix=uuid.uuid4().hex)
     await world.withdraw(pick.sample(people, size // 4))
@@ -426,7 +453,14 @@ async def test_a_draft_has_nobody_and_none_is_found_by_another_id(world):
 # Watching -------------------------------------------------------------------------------------------------------------
 
 
-async def test_watching_ends_by_itself_with_the_last_counts_when_the_campaign_does(world):
+async def test_watching_ends_by_itself_with_the_last_counts_when_the_campaign_does(world, monkeypatch):
+    counted = reports.with_outcomes
+
+    async def slowly(*given):
+        await asyncio.sleep(0.2)  # the next count would be seconds away
+        return await counted(*given)
+
+    monkeypatch.setattr(reports, "with_outcomes", slowly)
     campaign = await world.campaign(await world.people(4), size=2)
     seen = []
     async with world.database.connection() as c:
