@@ -9,6 +9,8 @@ from uuid import UUID
 
 import typer
 
+from notifier.commands.campaign_reports import report
+from notifier.commands.campaign_watch import watch
 from notifier.console import on_database, read_appearance, read_hasher, read_settings, read_templates
 from notifier.domain.campaigns import CampaignState
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from notifier.store.database import Connection
 
 campaigns = typer.Typer(help="Send one template to many, and stop it at any moment.", no_args_is_help=True)
+campaigns.command()(watch)
+campaigns.command()(report)
 
 T = TypeVar("T")
 B = TypeVar("B", bound="BaseModel")

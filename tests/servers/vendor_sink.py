@@ -58,8 +58,8 @@ class Http2Line(asyncio.Protocol):
         self.transport = transport
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self.http.initiate_connection()
-        # With the 64 KB of RFC 9113 a call of 100 fills the window, and the SDK's client, which then waits for room, may
-        # miss the news that there is some: it ends in a ReadTimeout after two minutes. Seen in two rounds of three.
+        # With the 64 KB of RFC 9113 a call of 100 fills the window, and the SDK's client, which then waits for room,
+        # may miss that there is some: it ends in a ReadTimeout after two minutes. Seen in two rounds of three.
         self.http.increment_flow_control_window(WINDOW)
         self.paths: dict[int, bytes] = {}
         self.bodies: dict[int, bytes] = {}
