@@ -221,6 +221,95 @@ class CampaignPage(Answer):
     next: uuid.UUID | None
 
 
+class ReportPeople(Answer):
+    """The audience, each person in one place: it is the sum of all the rest."""
+
+    audience: int
+    not_planned: int
+    waiting: int
+    left_out: dict[str, int]
+    unreachable: int
+    states: dict[str, int]
+
+
+class ReportOutcome(Answer):
+    """So many messages stand like this."""
+
+    state: str
+    reason: str | None
+    messages: int
+
+
+class ReportChannel(Answer):
+    """One channel; all but `messages` counts people."""
+
+    channel: str
+    step: int
+    not_planned: int
+    waiting: int
+    left_out: dict[str, int]
+    unreachable: int
+    decided: int
+    messages: tuple[ReportOutcome, ...]
+
+
+class ReportHour(Answer):
+    """Attempts that began within an hour."""
+
+    hour: datetime
+    channel: str
+    attempts: dict[str, int]
+
+
+class ReportPlace(Answer):
+    """Messages to one domain, in one language, or to one calling code. Without a name: all others."""
+
+    name: str | None
+    messages: int
+    states: dict[str, int]
+
+
+class ReportCaused(Answer):
+    """What came back, in messages: by kind of delivery event, and noes by source."""
+
+    events: dict[str, int]
+    withdrawals: dict[str, int]
+
+
+class ReportDoubt(Answer):
+    """A message of which nobody knows whether it was sent."""
+
+    message: uuid.UUID
+    channel: str
+    reason: str | None
+    provider: str
+    attempted_at: datetime
+
+
+class CampaignReport(Answer):
+    """What became of a campaign, as of one instant."""
+
+    id: uuid.UUID
+    name: str
+    state: str
+    pause_reason: str | None
+    template: str
+    topic: str | None
+    is_notice: bool
+    starts_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    as_of: datetime
+    people: ReportPeople
+    channels: tuple[ReportChannel, ...]
+    hours: tuple[ReportHour, ...]
+    domains: tuple[ReportPlace, ...]
+    locales: tuple[ReportPlace, ...]
+    calling_codes: tuple[ReportPlace, ...]
+    caused: ReportCaused
+    unknown: tuple[ReportDoubt, ...]
+
+
 class Asked(Answer):
     """Something is under way that is asked about by this id."""
 

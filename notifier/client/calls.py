@@ -20,6 +20,7 @@ from notifier.client.answers import (
     Campaign,
     CampaignPage,
     CampaignPlan,
+    CampaignReport,
     CampaignTest,
     Cancelled,
     Device,
@@ -307,6 +308,16 @@ class CampaignCalls:
     def move(id_: uuid.UUID | str, what: str, said: Json | None = None) -> Call[Campaign]:
         """Move it on, or hold it up."""
         return Call("POST", f"{CAMPAIGNS}/{_part(id_)}/{what}", _model(Campaign), _body(said) if said else None)
+
+    @staticmethod
+    def report(id_: uuid.UUID | str) -> Call[CampaignReport]:
+        """What became of it."""
+        return Call("GET", f"{CAMPAIGNS}/{_part(id_)}/report", _model(CampaignReport))
+
+    @staticmethod
+    def report_csv(id_: uuid.UUID | str) -> Call[None]:
+        """The same person by person: read in pieces, as it comes."""
+        return Call("GET", f"{CAMPAIGNS}/{_part(id_)}/report.csv", _read_nothing)
 
     @staticmethod
     def test(id_: uuid.UUID | str, recipients: Sequence[Json], key: str | None) -> Call[CampaignTest]:

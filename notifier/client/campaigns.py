@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, TypeVar, Unpack
 
-from notifier.client.answers import Campaign, CampaignPlan, CampaignTest
+from notifier.client.answers import Campaign, CampaignPlan, CampaignReport, CampaignTest
 from notifier.client.calls import Call, CampaignCalls, CampaignFields, EditFields, Json
 
 T = TypeVar("T")
@@ -20,8 +20,9 @@ class _Ask(Protocol):
 class Campaigns:
     """One template to many: `notifier.campaigns`."""
 
-    def __init__(self, ask: _Ask) -> None:
+    def __init__(self, ask: _Ask, stream: Callable[[Call[None]], Iterator[bytes]]) -> None:
         self._ask = ask
+        self._stream = stream
 
     def create(
         self, name: str, *, template: str, idempotency_key: str | None = None, **fields: Unpack[CampaignFields]
@@ -78,6 +79,14 @@ class Campaigns:
         """Send it to up to 20 who are named, such as `{"email": ...}` or `{"id": ...}`, marked as a test."""
         return self._ask(CampaignCalls.test(id_, to, idempotency_key))
 
+    def report(self, id_: Id) -> CampaignReport:
+        """What became of it, added up."""
+        return self._ask(CampaignCalls.report(id_))
+
+    def report_csv(self, id_: Id) -> Iterator[bytes]:
+        """A line for each person and channel, in pieces as they come: CSV in UTF-8, to be written to a file."""
+        return self._stream(CampaignCalls.report_csv(id_))
+
 
 class _AskAsync(Protocol):
     def __call__(self, call: Call[T], /) -> Awaitable[T]: ...
@@ -86,8 +95,9 @@ class _AskAsync(Protocol):
 class AsyncCampaigns:
     """The same for asyncio."""
 
-    def __init__(self, ask: _AskAsync) -> None:
+    def __init__(self, ask: _AskAsync, stream: Callable[[Call[None]], AsyncIterator[bytes]]) -> None:
         self._ask = ask
+        self._stream = stream
 
     async def create(
         self, name: str, *, template: str, idempotency_key: str | None = None, **fields: Unpack[CampaignFields]
@@ -144,3 +154,11 @@ class AsyncCampaigns:
     async def test(self, id_: Id, *, to: Sequence[Json], idempotency_key: str | None = None) -> CampaignTest:
         """Send it to up to 20 who are named, such as `{"email": ...}` or `{"id": ...}`, marked as a test."""
         return await self._ask(CampaignCalls.test(id_, to, idempotency_key))
+
+    async def report(self, id_: Id) -> CampaignReport:
+        """What became of it, added up."""
+        return await self._ask(CampaignCalls.report(id_))
+
+    def report_csv(self, id_: Id) -> AsyncIterator[bytes]:
+        """A line for each person and channel, in pieces as they come: CSV in UTF-8, to be written to a file."""
+        return self._stream(CampaignCalls.report_csv(id_))

@@ -48,7 +48,7 @@ class Notifier:
     ) -> None:
         self._tries = tries
         self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
-        self.campaigns = Campaigns(self._ask)
+        self.campaigns = Campaigns(self._ask, self._stream)
 
     def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
         """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
@@ -151,6 +151,22 @@ class Notifier:
             time.sleep(meant.wait)
         raise AssertionError("unreachable")
 
+    def _stream(self, call: Call[None]) -> Iterator[bytes]:
+        """A large answer as it comes. Tried again until it begins; what breaks off later is the caller's to ask."""
+        for tried in itertools.count(1):
+            begun = False
+            try:
+                with self._http.stream(call.method, call.path, headers=call.headers) as answer:
+                    if begun := answer.is_success:
+                        yield from answer.iter_bytes()
+                        return
+                    answer.read()
+                meant = judge(call, tried, self._tries, answer)
+            except httpx.TransportError as error:
+                meant = judge(call, tried, 0 if begun else self._tries, error)
+            if isinstance(meant, Again):
+                time.sleep(meant.wait)
+
 
 class AsyncNotifier:
     """The same for asyncio."""
@@ -166,7 +182,7 @@ class AsyncNotifier:
     ) -> None:
         self._tries = tries
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
-        self.campaigns = AsyncCampaigns(self._ask)
+        self.campaigns = AsyncCampaigns(self._ask, self._stream)
 
     async def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
         """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
@@ -272,6 +288,23 @@ class AsyncNotifier:
                 return meant
             await asyncio.sleep(meant.wait)
         raise AssertionError("unreachable")
+
+    async def _stream(self, call: Call[None]) -> AsyncIterator[bytes]:
+        """A large answer as it comes. Tried again until it begins; what breaks off later is the caller's to ask."""
+        for tried in itertools.count(1):
+            begun = False
+            try:
+                async with self._http.stream(call.method, call.path, headers=call.headers) as answer:
+                    if begun := answer.is_success:
+                        async for piece in answer.aiter_bytes():
+                            yield piece
+                        return
+                    await answer.aread()
+                meant = judge(call, tried, self._tries, answer)
+            except httpx.TransportError as error:
+                meant = judge(call, tried, 0 if begun else self._tries, error)
+            if isinstance(meant, Again):
+                await asyncio.sleep(meant.wait)
 
 
 def _headers(key: str) -> dict[str, str]:

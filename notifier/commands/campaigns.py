@@ -9,6 +9,8 @@ from uuid import UUID
 
 import typer
 
+from notifier.commands.campaign_reports import report
+from notifier.commands.campaign_watch import watch
 from notifier.console import on_database, read_appearance, read_hasher, read_settings, read_templates
 from notifier.domain.campaigns import CampaignState
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from notifier.store.database import Connection
 
 campaigns = typer.Typer(help="Send one template to many, and stop it at any moment.", no_args_is_help=True)
+campaigns.command()(watch)
+campaigns.command()(report)
 
 T = TypeVar("T")
 B = TypeVar("B", bound="BaseModel")
@@ -88,6 +92,7 @@ def preview(id_: Id) -> None:
     """Let the scheduler reckon what would happen, and show it: who would get it and who not, why, and when."""
     from rich.console import Console
 
+    from notifier.commands import plans
     from notifier.domain.access import OPERATOR
 
     use = _campaigns()
@@ -98,7 +103,7 @@ def preview(id_: Id) -> None:
     if plan.problem:
         typer.echo(f"notifier: {plan.problem}", err=True)
         raise typer.Exit(1)
-    for line in _lines(plan.plan or {}):
+    for line in plans.lines(plan.plan or {}):
         typer.echo(line)
     typer.echo(f"\nTo approve it: notifier campaigns schedule {id_} --plan {plan.hash}")
 

@@ -22,3 +22,10 @@ def place_of(number: str) -> Place:
     zones = tuple(zone for zone in timezone.time_zones_for_number(parsed) if zone != _UNKNOWN)
     country = phonenumbers.region_code_for_number(parsed)
     return Place(number, country, phonenumbers.is_number_geographical(parsed), zones)
+
+
+def calling_code(prefix: str) -> str:
+    """The country's calling code that a number in E.164, or its first four characters, begins with; '' for none."""
+    codes = (prefix[: length + 1] for length in (1, 2, 3))  # none is the beginning of another (E.164 6.2.1)
+    known = phonenumbers.COUNTRY_CODE_TO_REGION_CODE
+    return next((code for code in codes if code.startswith("+") and code[1:].isdigit() and int(code[1:]) in known), "")

@@ -275,13 +275,11 @@ async def done(c: Connection, batch: PlannedBatch) -> None:
 
 
 async def leave_out(c: Connection, batch: PlannedBatch, reason: str) -> None:
-    """Drop a batch of a campaign that has ended, and count its people there."""
-    await c.execute("DELETE FROM campaign_batches WHERE campaign_id = %s AND n = %s", (batch.campaign_id, batch.n))
-    people = len(batch.recipients) if batch.step == 0 else 0
+    """Put aside a batch of a campaign that has ended. It stays: its people are part of what the report adds up."""
     await c.execute(
-        "UPDATE campaigns SET left_out = left_out || jsonb_build_object(%(why)s::text,"
-        " coalesce((left_out ->> %(why)s)::int, 0) + %(people)s::int) WHERE id = %(id)s",
-        {"why": reason, "people": people, "id": batch.campaign_id},
+        "UPDATE campaign_batches SET worker_id = NULL, decided_at = clock_timestamp(), left_out = %s"
+        " WHERE campaign_id = %s AND n = %s",
+        (reason, batch.campaign_id, batch.n),
     )
 
 

@@ -223,9 +223,10 @@ async def due(c: Connection, at_most: int) -> int:
 
 
 async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
-    """End its walks and drop its batches that wait, for the campaign is `expired` or `cancelled`. It is locked.
+    """End its walks and put its batches that wait aside, for the campaign is `expired` or `cancelled`. It is locked.
 
-    Returns how many people were left out by that; they are added to its `left_out`. What is in hand goes its way.
+    Returns how many people were left out by that. Those in no batch are added to its `left_out`, the batches are
+    marked. What is in hand goes its way.
     """
     [row] = await rows(
         c,
@@ -233,20 +234,21 @@ async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
         "  WHERE campaign_id = %(id)s AND ended_at IS NULL RETURNING GREATEST(size - planned, 0) AS people),"
         " waiting AS MATERIALIZED (SELECT n FROM campaign_batches"
         "  WHERE campaign_id = %(id)s AND decided_at IS NULL AND due_at IS NOT NULL FOR UPDATE SKIP LOCKED),"
-        " dropped AS (DELETE FROM campaign_batches b USING waiting WHERE b.campaign_id = %(id)s AND b.n = waiting.n"
-        "  RETURNING CASE WHEN step = 0 THEN cardinality(recipients) ELSE 0 END AS people)"
-        " SELECT COALESCE(sum(people), 0)::int AS people"
-        " FROM (SELECT people FROM ended UNION ALL SELECT people FROM dropped) AS left_out",
-        {"id": campaign},
+        " dropped AS (UPDATE campaign_batches b"
+        "  SET due_at = NULL, decided_at = clock_timestamp(), left_out = %(reason)s"
+        "  FROM waiting WHERE b.campaign_id = %(id)s AND b.n = waiting.n RETURNING b.recipients)"
+        " SELECT (SELECT COALESCE(sum(people), 0)::int FROM ended) AS unplanned,"
+        "  (SELECT count(DISTINCT person) FROM dropped, unnest(dropped.recipients) AS person) AS planned",
+        {"id": campaign, "reason": reason},
     )
-    people: int = row["people"]
+    people: int = row["unplanned"]
     if people:
         await c.execute(
             "UPDATE campaigns SET left_out = jsonb_set(left_out, ARRAY[%(reason)s],"
             "  to_jsonb(COALESCE((left_out ->> %(reason)s)::int, 0) + %(people)s)) WHERE id = %(id)s",
             {"id": campaign, "reason": reason, "people": people},
         )
-    return people
+    return people + int(row["planned"])
 
 
 async def expire(c: Connection, campaign: UUID) -> int:

@@ -149,7 +149,9 @@ class CampaignAnswer(BaseModel):
     audience_size: int | None = Field(description="Counted when it began.")
     pause_reason: str | None
     ended_at: datetime | None
-    left_out: dict[str, int] = Field(description="People whom nothing reached any more, by reason.")
+    left_out: dict[str, int] = Field(
+        description="People who were in no batch when it ended, by how; the report has all."
+    )
 
 
 class PageAnswer(BaseModel):

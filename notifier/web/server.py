@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from notifier.app import App
 from notifier.web import (
     audiences,
+    campaign_reports,
     campaigns,
     confirmations,
     consent,
@@ -62,6 +63,7 @@ def create_app(app: App) -> FastAPI:
     api.include_router(consent.router)
     api.include_router(confirmations.router)
     api.include_router(suppressions.router)
+    api.include_router(campaign_reports.router)
     api.include_router(campaigns.router)
     api.include_router(audiences.router)
     api.include_router(explanations.router)

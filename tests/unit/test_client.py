@@ -219,3 +219,58 @@ def test_devices_are_registered_listed_and_removed(kind) -> None:
 
 def test_no_repr_shows_whom_or_what() -> None:
     assert "ann@" not in repr(Notification(template="welcome", to=TO, data={"x": "ann@"}))
+
+
+# A campaign's report --------------------------------------------------------------------------------------------------
+
+PIECES = (b"a,b\r\n", b"1,2\r\n")
+
+
+class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """An answer that breaks off after its first piece."""
+
+    def __iter__(self):
+        yield PIECES[0]
+        raise httpx.ReadError("lost")
+
+    async def __aiter__(self):
+        yield PIECES[0]
+        raise httpx.ReadError("lost")
+
+
+def table_of(kind, service: Service, got: list[bytes]) -> None:
+    client = kind(service).notifier
+    if kind is Sync:
+        got.extend(client.campaigns.report_csv("c"))
+        return
+
+    async def read() -> None:
+        async for piece in client.campaigns.report_csv("c"):
+            got.append(piece)  # noqa: PERF401  # what came before it broke off counts
+
+    asyncio.run(read())
+
+
+@both
+def test_the_table_is_tried_again_until_it_begins(kind) -> None:
+    got: list[bytes] = []
+    service = Service(503, httpx.ConnectError, httpx.Response(200, content=b"".join(PIECES)))
+    table_of(kind, service, got)
+    assert b"".join(got) == b"".join(PIECES)
+    assert [request.url.path for request in service.asked] == ["/v1/campaigns/c/report.csv"] * 3
+
+
+@both
+def test_a_table_that_breaks_off_is_not_begun_again_in_the_middle(kind) -> None:
+    got: list[bytes] = []
+    service = Service(httpx.Response(200, stream=Broken()))
+    with pytest.raises(Unreachable, match="ReadError"):
+        table_of(kind, service, got)
+    assert got == [PIECES[0]]
+    assert len(service.asked) == 1
+
+
+@both
+def test_a_table_that_is_refused_carries_the_problem(kind) -> None:
+    with pytest.raises(Refused, match="No"):
+        table_of(kind, Service(httpx.Response(404, json={"type": "urn:x", "title": "No.", "status": 404})), [])

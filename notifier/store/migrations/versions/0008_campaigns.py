@@ -5,6 +5,7 @@ Rules of this schema:
   batch, decides, and inserts its messages with their attempts in the transaction of their intent: one insert and one
   settle for each, where a row that waits in a queue would be rewritten twice more.
 - `messages_campaign` lets a batch be taken again after a death: whoever has a message already gets no second one.
+- A batch that is dropped stays, marked: how many people it held on its channel is part of what a report adds up.
 - A message that was born in a batch is in the hands of whoever has the batch. `worker_id` stays empty on it, so that
   its settle changes no indexed column and is a HOT update. That of `attempts` is, too: no index knows their state.
 - What messages and attempts name is never deleted; triggers see to that. Foreign keys said the same at each insert and
@@ -65,7 +66,7 @@ CREATE TABLE campaigns (
     spoiled_in_row    integer NOT NULL DEFAULT 0,
     pause_reason      text,
     ended_at          timestamptz,
-    left_out          jsonb NOT NULL DEFAULT '{}',  -- people whom no batch reached any more, by reason
+    left_out          jsonb NOT NULL DEFAULT '{}',  -- people who were in no batch yet when it ended, by reason
     CHECK ((state IN ('draft')) OR state = 'cancelled' OR template_version IS NOT NULL),
     CHECK ((state = 'paused') = (pause_reason IS NOT NULL)),
     CHECK ((series_id IS NULL) = (occurs_at IS NULL)),
@@ -117,9 +118,11 @@ CREATE TABLE campaign_batches (
     claims       smallint NOT NULL DEFAULT 0,   -- taken in hand without being decided
     decided_at   timestamptz,                   -- its messages are rows from here on
     unreachable  integer,                       -- had no address on the channel
+    left_out     text,                          -- why it was dropped: none of its people was written to on the channel
     PRIMARY KEY (campaign_id, n),
     CHECK (due_at IS NULL OR num_nonnulls(worker_id, decided_at) = 0),
-    CHECK (num_nonnulls(due_at, worker_id, decided_at) > 0)
+    CHECK (num_nonnulls(due_at, worker_id, decided_at) > 0),
+    CHECK (left_out IS NULL OR (decided_at IS NOT NULL AND unreachable IS NULL))
 );
 CREATE INDEX campaign_batches_due ON campaign_batches (channel, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX campaign_batches_open ON campaign_batches (campaign_id) WHERE decided_at IS NULL;
@@ -131,6 +134,10 @@ ALTER TABLE messages
 CREATE UNIQUE INDEX messages_campaign ON messages (campaign_id, recipient_id, channel, address_id)
     WHERE campaign_id IS NOT NULL AND NOT is_test;
 CREATE INDEX messages_campaign_waiting ON messages (campaign_id) WHERE campaign_id IS NOT NULL AND due_at IS NOT NULL;
+
+-- Which noes came of a message: a report of a campaign finds those that name one of its messages. Ids grow with time.
+CREATE INDEX consent_events_message ON consent_events ((evidence ->> 'message') COLLATE "C")
+    WHERE evidence ? 'message' AND NOT granted;
 
 ALTER TABLE messages
     DROP CONSTRAINT messages_check2,
