@@ -174,6 +174,23 @@ async def test_a_batch_of_a_worker_that_died_before_its_intent_is_taken_again(wo
     assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
 
 
+async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_taken_again(world):
+    """What a killed client had sent may be carried out once it has been recovered."""
+    people = await world.people(5)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        dead.journal.close()
+    await sweep(world)
+    assert await world.one("SELECT count(*) FROM workers WHERE ended_at IS NULL") == 0
+    async with world.database.connection() as c:
+        assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
+    await sweep(world)
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 5
+    assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
+
+
 async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_journal(world):
     people = await world.people(4)
     campaign = await world.campaign(people)
