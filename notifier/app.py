@@ -12,25 +12,32 @@ from pydantic import SecretStr
 from notifier import journal
 from notifier.dispatch.accept import Accept, AcceptOne
 from notifier.dispatch.block import Block
+from notifier.dispatch.campaigns import Campaigns
 from notifier.dispatch.composing import Composer
 from notifier.dispatch.confirm import Confirm
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import AnyProvider, Deliver
 from notifier.dispatch.devices import Devices
+from notifier.dispatch.dry_run import DryRun
 from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.feedback import Feedback
 from notifier.dispatch.foresee import Foresee
 from notifier.dispatch.fresh_links import FreshLinks
 from notifier.dispatch.gate import Gate
 from notifier.dispatch.inbound import Inbound
+from notifier.dispatch.ingredients import Personal
+from notifier.dispatch.judging import Judge
 from notifier.dispatch.kept_replies import KeptReplies
 from notifier.dispatch.ledger import Ledger, Look
+from notifier.dispatch.lists import Lists
 from notifier.dispatch.opt_out import OptOut
 from notifier.dispatch.plan import Plan
 from notifier.dispatch.posting import Post
 from notifier.dispatch.preferences import PreferencePage
+from notifier.dispatch.reckoning import Reckoning
 from notifier.dispatch.reconcile import Reconcile
 from notifier.dispatch.register import Register
+from notifier.dispatch.rehearse import Rehearse
 from notifier.dispatch.replies import Replies
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.sweep import Sweep
@@ -82,6 +89,7 @@ class App:
     accept_one: AcceptOne
     register: Register
     devices: Devices
+    lists: Lists
     opt_out: OptOut
     ledger: Ledger
     confirm: Confirm
@@ -92,10 +100,13 @@ class App:
     inbound: Inbound
     replies: KeptReplies
     sweep: Sweep
+    dry_run: DryRun
     plan: Plan
     timing: Timing
     endpoints: Endpoints
     foresee: Foresee
+    campaigns: Campaigns
+    rehearse: Rehearse
 
     @classmethod
     @asynccontextmanager
@@ -153,6 +164,7 @@ class App:
             accept_one=AcceptOne(accept),
             register=Register(database, hasher, templates.topics),
             devices=Devices(database, hasher),
+            lists=Lists(hasher),
             opt_out=OptOut(database, links, hasher, templates.topics),
             ledger=Ledger(database, Look(hasher, templates.topics)),
             block=Block(hasher),
@@ -163,10 +175,13 @@ class App:
             inbound=Inbound(database, links, hasher, templates.topics, feedback),
             replies=KeptReplies(replies, settings.state_dir.absolute() / KEPT_REPLIES),
             sweep=Sweep(database, jobs, Consequences(hasher, templates.topics), journal.boot_id(), timeout),
+            dry_run=_dry_run(settings, database, Judge(templates, Shelf(templates), timing, hasher), links),
             plan=Plan(database, jobs, templates, Shelf(templates), channels_of(settings), settings.default_timezone),
             timing=timing,
             endpoints=endpoints_of(settings),
             foresee=Foresee(hasher, templates, timing),
+            campaigns=Campaigns(templates, channels_of(settings)),
+            rehearse=Rehearse(templates, channels_of(settings)),
         )
 
     @asynccontextmanager
@@ -224,7 +239,7 @@ class App:
         names = {channel: provider.name for channel, provider in providers.items()}
         return Deliver(
             database=self.database,
-            gate=Gate(worker, self.templates, shelf, self.timing, self.hasher, names),
+            gate=Gate(worker, Judge(self.templates, shelf, self.timing, self.hasher), names),
             compose=Composer(shelf, self.links, notebook, settings.default_locale, settings.default_timezone),
             providers=providers,
             throttles=throttles,
@@ -238,6 +253,17 @@ class App:
             batch_size=settings.batch_size,
             send_timeout=timedelta(seconds=settings.send_timeout_seconds),
         )
+
+
+def _dry_run(settings: Settings, database: Database, judge: Judge, links: Links) -> DryRun:
+    personal = Personal(links, settings.default_locale, settings.default_timezone)
+    return DryRun(
+        database=database,
+        reckoning=Reckoning(judge, personal, settings.sms_segment_price),
+        channels=channels_of(settings),
+        default_timezone=settings.default_timezone,
+        segments_per_second=settings.twilio_segments_per_second,
+    )
 
 
 def endpoints_of(settings: Settings) -> Endpoints:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notifier.commands.audiences import audiences
+from notifier.commands.campaigns import campaigns
 from notifier.commands.consent import consent
 from notifier.commands.explain import explain
+from notifier.commands.lists import lists
 from notifier.commands.suppressions import suppressions
 from notifier.commands.webhooks import webhooks
 from notifier.console import on_database, read_appearance, read_settings, read_templates
@@ -32,8 +35,11 @@ app.add_typer(templates, name="templates")
 
 keys = typer.Typer(help="Make and revoke the keys that product code shows at the API.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(audiences, name="audiences")
 app.add_typer(consent, name="consent")
+app.add_typer(lists, name="lists")
 app.add_typer(suppressions, name="suppressions")
+app.add_typer(campaigns, name="campaigns")
 app.add_typer(webhooks, name="webhooks")
 app.command()(explain)
 

@@ -1,4 +1,4 @@
-"""The scheduler process: sweeps, plans campaigns, asks providers about doubt, tells product code, and forgets.
+"""The scheduler process: sweeps, plans campaigns and foresees them, asks providers about doubt, tells product code.
 
 Nothing is lost while it is down, and two of them do no harm. Who is slow to answer, be it a provider or an endpoint,
 holds up no sweep.
@@ -49,11 +49,15 @@ async def _schedule(settings: Settings) -> int:
         async def sweep() -> None:
             await app.sweep(asked=reconcile.providers.keys())
 
+        async def dry_run() -> None:
+            await app.dry_run(stop.is_set)
+
         await asyncio.gather(
             _repeat(sweep, SWEEP_EVERY, stop),
             _repeat(app.plan, PLAN_EVERY, stop),
             _repeat(reconcile, SWEEP_EVERY, stop),
             _repeat(webhooks, SWEEP_EVERY, stop),
+            _repeat(dry_run, SWEEP_EVERY, stop),
             _forget(app, stop),
         )
     return 0

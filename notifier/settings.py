@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,9 @@ PREFIX = "NOTIFIER_"
 Keys = Annotated[dict[str, SecretStr], NoDecode]
 Secrets = Annotated[tuple[SecretStr, ...] | None, NoDecode]
 Names = Annotated[tuple[str, ...] | None, NoDecode]
+Senders = Annotated[dict[str, tuple[str, str]] | None, NoDecode]  #: display name and address, by what campaigns say
+
+_SENDER = re.compile(r"([a-z0-9][a-z0-9_-]{0,39})\s*=\s*([^<>=;\x00-\x1f]*[^<>=;\s])\s*<([^<>\s]+)>")
 
 
 class Environment(BaseSettings):
@@ -51,10 +55,15 @@ class Appearance(Environment):
     sender_name: str = Field("Notifier", description="The name in From.")
     sender_address: str = Field("hello@notifier.test", description="The address in From.")
     reply_to: str | None = Field(None, description="Where answers go, when not to the sender.")
+    senders: Senders = Field(
+        None,
+        description="Other senders that a campaign may name: `name=Display Name <address>; ...`.",
+    )
     sms_segment_price: str | None = Field(
         None,
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? [A-Z]{3}$",
-        description="What one segment of a text message costs, such as `0.0079 USD`: `templates preview` estimates.",
+        description="What one segment of a text message costs, such as `0.0079 USD`: `templates preview` and the "
+        "dry-run of a campaign estimate.",
     )
     postal_address: str = Field("Notifier, 1 Example Street, Exampletown", description="In the foot of marketing mail.")
     list_domain: str = Field("lists.notifier.test", description="The domain of List-Id and Message-ID; one you own.")
@@ -74,6 +83,17 @@ class Appearance(Environment):
     brand_accent_dark: str | None = Field(
         None, pattern="^#[0-9a-fA-F]{6}$", description="The same in dark mode; default: the accent, made lighter."
     )
+
+    @field_validator("senders", mode="before")
+    @classmethod
+    def _read_senders(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = [_SENDER.fullmatch(part.strip()) for part in value.split(";") if part.strip()]
+        senders = {match[1]: (match[2], match[3]) for match in found if match}
+        if len(senders) != len(found):
+            raise ValueError("write `name=Display Name <address>`, several separated by semicolons, each name once")
+        return senders
 
 
 class SandboxSettings(Environment):

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from notifier import embedded
-from notifier.domain.messages import NEXT
+from notifier.domain import campaigns, messages
 from notifier.store.database import Database, migrate
 
 TEMPLATE = "template_migrated"
@@ -138,22 +138,26 @@ def url_of(server: embedded.Postgres, name: str) -> str:
 
 
 def _hold_to_next(url: str) -> None:
-    """Every test, whatever it is about, fails at a move of a message that `NEXT` does not allow."""
-    moves = [f"{before}>{after}" for before, following in NEXT.items() for after in following]
+    """Every test, whatever it is about, fails at a move of a message or a campaign that `NEXT` does not allow."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(NEXT_ONLY.format(moves=",".join(moves)))
+        connection.execute(NEXT_ONLY)
+        for table, allowed in (("messages", messages.NEXT), ("campaigns", campaigns.NEXT)):
+            moves = [f"{before}>{after}" for before, following in allowed.items() for after in following]
+            connection.execute(HOLD.format(table=table, moves=",".join(moves)))
 
 
 NEXT_ONLY = """
 CREATE FUNCTION next_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT OLD.state || '>' || NEW.state = ANY (string_to_array('{moves}', ',')) THEN
+    IF NOT OLD.state || '>' || NEW.state = ANY (string_to_array(TG_ARGV[0], ',')) THEN
         RAISE EXCEPTION 'NEXT does not allow % > %', OLD.state, NEW.state;
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER next_only AFTER UPDATE OF state ON messages
-    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION next_only();
+"""
+HOLD = """
+CREATE TRIGGER next_only AFTER UPDATE OF state ON {table}
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION next_only('{moves}');
 """
 
 

@@ -15,6 +15,7 @@ from notifier.dispatch.composing import Composer
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.gate import Gate
+from notifier.dispatch.judging import Judge
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
@@ -271,11 +272,13 @@ class World:
 
         async with await psycopg.AsyncConnection.connect(self.database.url, autocommit=True) as lock:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
-            shelf, journal, timing = Shelf(self.templates), Journal(entered.journal), changes.pop("timing", Timing())
+            shelf, journal = Shelf(self.templates), Journal(entered.journal)
+            templates, timing = changes.pop("templates", self.templates), changes.pop("timing", Timing())
+            judge = Judge(templates, shelf, timing, self.hasher)  # type: ignore[arg-type]
             names = {channel: one.name for channel, one in providers.items()}
             settings: dict[str, object] = {
                 "database": self.database,
-                "gate": Gate(entered.id, self.templates, shelf, timing, self.hasher, names),  # type: ignore[arg-type]
+                "gate": Gate(entered.id, judge, names),
                 "compose": Composer(shelf, self.links, journal, "en", "UTC"), "providers": providers,
                 "throttles": dict.fromkeys(providers, FreeThrottle()), "turns": Turns(providers, 4),
                 "limits": Limits("redis://127.0.0.1:1"),

@@ -158,3 +158,121 @@ class Imported(Answer):
     grants: int
     problems: tuple[BadLine, ...]
     problems_left_out: int
+
+
+class Campaign(Answer):
+    """A campaign as it stands."""
+
+    id: uuid.UUID
+    name: str
+    state: str
+    revision: int
+    template: str
+    data: dict[str, Any]
+    from_attributes: tuple[str, ...]
+    audience: dict[str, Any]
+    schedule: dict[str, Any]
+    sender: str | None
+    rate: float | None
+    expires_at: datetime | None
+    is_notice: bool
+    series_id: uuid.UUID | None
+    occurs_at: datetime | None
+    created_by: str
+    created_at: datetime
+    topic: str | None
+    category: str | None
+    scheduled_by: str | None
+    scheduled_at: datetime | None
+    plan_hash: str | None
+    starts_at: datetime | None
+    started_at: datetime | None
+    audience_size: int | None
+    pause_reason: str | None
+    ended_at: datetime | None
+    left_out: dict[str, int]
+
+
+class CampaignPlan(Answer):
+    """A dry-run. `hash` and `plan` are there when it is done, `problem` when it could not be."""
+
+    id: uuid.UUID
+    revision: int
+    asked_at: datetime
+    progress: dict[str, Any]
+    plan: dict[str, Any] | None
+    hash: str | None
+    problem: str | None
+    approved_by: str | None
+    approved_at: datetime | None
+
+
+class CampaignTest(Answer):
+    """The tests that are on their way."""
+
+    messages: tuple[MessageRef, ...]
+    note: str
+
+
+class CampaignPage(Answer):
+    """A piece of the list."""
+
+    campaigns: tuple[Campaign, ...]
+    next: uuid.UUID | None
+
+
+class Asked(Answer):
+    """Something is under way that is asked about by this id."""
+
+    id: uuid.UUID
+
+
+class UnreadableLine(Answer):
+    """A line of a list that can name nobody, and why."""
+
+    line: int
+    detail: str
+
+
+class ListReport(Answer):
+    """What came of a list's lines. Of those that name nobody and those that cannot be read: how many, and the first."""
+
+    lines: int
+    people: int
+    doubled: int
+    unknown: int
+    unknown_lines: tuple[int, ...]
+    unreadable: int
+    unreadable_lines: tuple[UnreadableLine, ...]
+
+
+class UploadedList(Answer):
+    """A list of people for campaigns. One that is not ready broke off, or is under way, and has no report yet."""
+
+    id: uuid.UUID
+    name: str
+    is_ready: bool
+    report: ListReport | None
+    created_at: datetime
+
+
+class UploadedLists(Answer):
+    """A piece of all lists, the newest first."""
+
+    lists: tuple[UploadedList, ...]
+    next: uuid.UUID | None
+
+
+class Person(Answer):
+    """Somebody of an audience. Without an id when only an address is known."""
+
+    id: str | None
+    locale: str | None
+    timezone: str | None
+
+
+class AudienceCount(Answer):
+    """How many people an audience has now, and some of them."""
+
+    people: int
+    sample: tuple[Person, ...]

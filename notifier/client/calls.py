@@ -15,6 +15,12 @@ from pydantic import TypeAdapter
 
 from notifier.client.answers import (
     Accepted,
+    Asked,
+    AudienceCount,
+    Campaign,
+    CampaignPage,
+    CampaignPlan,
+    CampaignTest,
     Cancelled,
     Device,
     Events,
@@ -22,10 +28,15 @@ from notifier.client.answers import (
     MessageRecord,
     NotificationRecord,
     Recipient,
+    UploadedList,
+    UploadedLists,
 )
 
 T = TypeVar("T")
 Json: TypeAlias = Mapping[str, Any]
+
+CAMPAIGNS = "/v1/campaigns"
+CAMPAIGNS_AT_ONCE = 100  #: in one answer
 
 
 def _new_key() -> str:
@@ -77,6 +88,24 @@ class DeviceFields(TypedDict, total=False):
     fid: str
     token: str
     name: str
+
+
+class CampaignFields(TypedDict, total=False):
+    """What may be said of a campaign."""
+
+    data: Json
+    audience: Json
+    schedule: Json
+    sender: str | None
+    rate: float | None
+    expires_at: datetime | None
+
+
+class EditFields(CampaignFields, total=False):
+    """What may be changed; what is left out stays as it is."""
+
+    name: str
+    template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +232,87 @@ class Calls:
         return Call("DELETE", f"{_devices(recipient)}/{_part(device)}", _read_nothing)
 
     @staticmethod
+    def count_audience(audience: Json, sample: int) -> Call[AudienceCount]:
+        """How many people an audience has."""
+        body = _body({"audience": audience, "sample": sample})
+        return Call("POST", "/v1/audiences/count", _model(AudienceCount), body)
+
+    @staticmethod
+    def upload_list(name: str, csv: str | bytes) -> Call[UploadedList]:
+        """A list of people, as the text of a CSV file."""
+        content = csv.encode() if isinstance(csv, str) else csv
+        return Call("POST", f"/v1/lists?{urlencode({'name': name})}", _model(UploadedList), content, "text/csv")
+
+    @staticmethod
+    def uploaded_list(id_: uuid.UUID | str) -> Call[UploadedList]:
+        """A list as it stands."""
+        return Call("GET", f"/v1/lists/{_part(id_)}", _model(UploadedList))
+
+    @staticmethod
+    def uploaded_lists(before: uuid.UUID | None, limit: int) -> Call[UploadedLists]:
+        """A piece of all lists."""
+        query = urlencode({"limit": limit} | ({"before": str(before)} if before else {}))
+        return Call("GET", f"/v1/lists?{query}", _model(UploadedLists))
+
+    @staticmethod
+    def remove_list(id_: uuid.UUID | str) -> Call[None]:
+        """A list that nobody needs any more."""
+        return Call("DELETE", f"/v1/lists/{_part(id_)}", _read_nothing)
+
+    @staticmethod
     def events(after: str | None, types: Sequence[str], limit: int) -> Call[Events]:
         """A piece of what happened."""
         given = {"after": after, "types": ",".join(types), "limit": limit}
         query = urlencode({name: value for name, value in given.items() if value})
         return Call("GET", f"/v1/events?{query}", _model(Events))
+
+
+class CampaignCalls:
+    """The same for campaigns."""
+
+    @staticmethod
+    def create(name: str, template: str, key: str | None, fields: CampaignFields) -> Call[Campaign]:
+        """A draft, under its key."""
+        content = _body({"name": name, "template": template, **fields})
+        return Call("POST", CAMPAIGNS, _model(Campaign), content, key=key or _new_key())
+
+    @staticmethod
+    def page(state: str | None, before: uuid.UUID | None) -> Call[CampaignPage]:
+        """A piece of the list."""
+        given = {"state": state, "before": before, "limit": CAMPAIGNS_AT_ONCE}
+        query = urlencode({name: value for name, value in given.items() if value})
+        return Call("GET", f"{CAMPAIGNS}?{query}", _model(CampaignPage))
+
+    @staticmethod
+    def get(id_: uuid.UUID | str) -> Call[Campaign]:
+        """A campaign as it stands."""
+        return Call("GET", f"{CAMPAIGNS}/{_part(id_)}", _model(Campaign))
+
+    @staticmethod
+    def edit(id_: uuid.UUID | str, fields: EditFields) -> Call[Campaign]:
+        """What is to be different."""
+        return Call("PATCH", f"{CAMPAIGNS}/{_part(id_)}", _model(Campaign), _body(fields))
+
+    @staticmethod
+    def preview(id_: uuid.UUID | str) -> Call[Asked]:
+        """Ask for a dry-run."""
+        return Call("POST", f"{CAMPAIGNS}/{_part(id_)}/preview", _model(Asked))
+
+    @staticmethod
+    def plan(id_: uuid.UUID | str) -> Call[CampaignPlan]:
+        """The dry-run that was asked for last."""
+        return Call("GET", f"{CAMPAIGNS}/{_part(id_)}/preview", _model(CampaignPlan))
+
+    @staticmethod
+    def move(id_: uuid.UUID | str, what: str, said: Json | None = None) -> Call[Campaign]:
+        """Move it on, or hold it up."""
+        return Call("POST", f"{CAMPAIGNS}/{_part(id_)}/{what}", _model(Campaign), _body(said) if said else None)
+
+    @staticmethod
+    def test(id_: uuid.UUID | str, recipients: Sequence[Json], key: str | None) -> Call[CampaignTest]:
+        """Send it to those who are named, under its own key."""
+        content = _body({"recipients": recipients})
+        return Call("POST", f"{CAMPAIGNS}/{_part(id_)}/test", _model(CampaignTest), content, key=key or _new_key())
 
 
 def _devices(recipient: str) -> str:

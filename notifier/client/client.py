@@ -15,6 +15,7 @@ import httpx
 from notifier.client.again import Again, judge
 from notifier.client.answers import (
     Accepted,
+    AudienceCount,
     Cancelled,
     Device,
     Event,
@@ -22,13 +23,15 @@ from notifier.client.answers import (
     MessageRecord,
     NotificationRecord,
     Recipient,
+    UploadedList,
 )
 from notifier.client.calls import Call, Calls, DeviceFields, Json, Notification, Options, RecipientFields
+from notifier.client.campaigns import AsyncCampaigns, Campaigns
 
 T = TypeVar("T")
 
 TRIES = 5
-PIECE = 500  #: events in one answer
+PIECE = 500  #: events, or lists, in one answer
 
 
 class Notifier:
@@ -45,6 +48,7 @@ class Notifier:
     ) -> None:
         self._tries = tries
         self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
+        self.campaigns = Campaigns(self._ask)
 
     def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
         """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
@@ -89,6 +93,30 @@ class Notifier:
     def remove_device(self, recipient: str, device: uuid.UUID | str) -> None:
         """Take a device away, as at logout."""
         self._ask(Calls.remove_device(recipient, device))
+
+    def count_audience(self, audience: Json, sample: int = 10) -> AudienceCount:
+        """Count the people of an audience and see some of them, before a campaign is made of it."""
+        return self._ask(Calls.count_audience(audience, sample))
+
+    def upload_list(self, name: str, csv: str | bytes) -> UploadedList:
+        """Keep a list of people for campaigns: a CSV file with a column `id`, `email` or `phone`. It creates nobody."""
+        return self._ask(Calls.upload_list(name, csv))
+
+    def uploaded_list(self, id_: uuid.UUID | str) -> UploadedList:
+        """A list and what came of its lines."""
+        return self._ask(Calls.uploaded_list(id_))
+
+    def uploaded_lists(self) -> Iterator[UploadedList]:
+        """All lists, the newest first."""
+        before, more = None, True
+        while more:
+            page = self._ask(Calls.uploaded_lists(before, PIECE))
+            yield from page.lists
+            before, more = page.next, page.next is not None
+
+    def remove_list(self, id_: uuid.UUID | str) -> None:
+        """Remove a list. Refused while a campaign that is not over names it."""
+        self._ask(Calls.remove_list(id_))
 
     def events(self, after: str | None = None, types: Sequence[str] = ()) -> Iterator[Event]:
         """What happened after an event's id, in order, up to now; keep the last id for the next time.
@@ -138,6 +166,7 @@ class AsyncNotifier:
     ) -> None:
         self._tries = tries
         self._http = httpx.AsyncClient(base_url=url, headers=_headers(key), timeout=timeout, transport=transport)
+        self.campaigns = AsyncCampaigns(self._ask)
 
     async def send(self, template: str, *, to: Json, data: Json | None = None, **options: Unpack[Options]) -> Accepted:
         """Hand over one notification. Tried again by itself under one key, until the service has it or refuses."""
@@ -182,6 +211,31 @@ class AsyncNotifier:
     async def remove_device(self, recipient: str, device: uuid.UUID | str) -> None:
         """Take a device away, as at logout."""
         await self._ask(Calls.remove_device(recipient, device))
+
+    async def count_audience(self, audience: Json, sample: int = 10) -> AudienceCount:
+        """Count the people of an audience and see some of them, before a campaign is made of it."""
+        return await self._ask(Calls.count_audience(audience, sample))
+
+    async def upload_list(self, name: str, csv: str | bytes) -> UploadedList:
+        """Keep a list of people for campaigns: a CSV file with a column `id`, `email` or `phone`. It creates nobody."""
+        return await self._ask(Calls.upload_list(name, csv))
+
+    async def uploaded_list(self, id_: uuid.UUID | str) -> UploadedList:
+        """A list and what came of its lines."""
+        return await self._ask(Calls.uploaded_list(id_))
+
+    async def uploaded_lists(self) -> AsyncIterator[UploadedList]:
+        """All lists, the newest first."""
+        before, more = None, True
+        while more:
+            page = await self._ask(Calls.uploaded_lists(before, PIECE))
+            for one in page.lists:
+                yield one
+            before, more = page.next, page.next is not None
+
+    async def remove_list(self, id_: uuid.UUID | str) -> None:
+        """Remove a list. Refused while a campaign that is not over names it."""
+        await self._ask(Calls.remove_list(id_))
 
     async def events(self, after: str | None = None, types: Sequence[str] = ()) -> AsyncIterator[Event]:
         """What happened after an event's id, in order, up to now; keep the last id for the next time.

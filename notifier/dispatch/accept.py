@@ -29,11 +29,10 @@ from notifier.dispatch.drafts import (
 )
 from notifier.domain.messages import Ids, Lane
 from notifier.domain.notifications import Notification
-from notifier.domain.who import Plan
 from notifier.errors import NotifierError
 from notifier.jobs import Jobs
 from notifier.rendering import Templates
-from notifier.store import devices, messages, notifications, templates, who
+from notifier.store import messages, notifications, templates, who
 from notifier.store.database import Connection, Database
 from notifier.store.messages import NewMessage
 from notifier.store.notifications import NewNotification
@@ -99,8 +98,9 @@ class Accept:
         drafts = Judge(self.templates, self.channels)(new, now)
         refuse_scopes(drafts)
         planned = await who.settle(c, [one.recipient for one in new], self._new_id, replace=False)
-        refuse_people(new, planned.answers)
-        reach = await _reach(c, drafts, planned)
+        refuse_people([f"{one.pointer}/recipient" for one in new], planned.answers)
+        by_device = {draft.person(planned) for draft in drafts if Channel.PUSH in draft.channels}
+        reach = await who.reach(c, planned, by_device)
         refuse_unreachable(drafts, planned, reach)
         rows = [self._compose(draft, draft.person(planned), reach, now) for draft in drafts]
         kept = [notification for notification, _ in rows]
@@ -173,16 +173,6 @@ class Accept:
             async with self.database.connection() as c:
                 for template in missing:
                     self._versions[template.hash] = await templates.register(c, template)
-
-
-async def _reach(c: Connection, drafts: Sequence[Draft], planned: Plan) -> Reach:
-    """Where those who are meant are reached; their devices are read only when something may go there."""
-    wanted = {draft.person(planned) for draft in drafts if Channel.PUSH in draft.channels}
-    held = await devices.ids_of(c, wanted) if wanted else {}
-    return {
-        person: {channel: [address.id] for channel, address in addresses.items()} | {Channel.PUSH: held.get(person, [])}
-        for person, addresses in planned.reach.items()
-    }
 
 
 @dataclass(slots=True)

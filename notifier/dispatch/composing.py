@@ -10,25 +10,17 @@ from uuid import UUID
 import structlog
 
 from notifier.dispatch.gate import Permitted
+from notifier.dispatch.ingredients import Personal, campaign_data
 from notifier.dispatch.shelf import Shelf
 from notifier.domain import retry
 from notifier.domain.retry import Settlement
-from notifier.domain.tokens import FRESH_LINK, Links
+from notifier.domain.tokens import Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Specialisations, Template, render
 from notifier.telemetry import where
 from notifier_channels.addresses import Platform
-from notifier_channels.contract import (
-    Channel,
-    Content,
-    EmailContent,
-    ListHeaders,
-    Outgoing,
-    PushContent,
-    SmsContent,
-    WrittenEmail,
-)
+from notifier_channels.contract import Channel, Content, EmailContent, Outgoing, PushContent, SmsContent, WrittenEmail
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +37,7 @@ class Composer:
     default_locale: str
     default_timezone: str
     specialisations: Specialisations = field(default_factory=Specialisations)
+    _signed: dict[tuple[int, str], Template] = field(default_factory=dict)
 
     def __call__(self, permitted: Sequence[Permitted]) -> tuple[list[Outgoing[Content]], dict[UUID, Settlement]]:
         """Content for each; one that cannot be rendered fails alone."""
@@ -68,15 +61,9 @@ class Composer:
 
     def _outgoing(self, one: Permitted) -> Outgoing[Content]:
         facts, message, channel = one.facts, one.permit.message, one.attempt.channel
-        template = self.shelf[facts["template_version"]]
-        locale = facts["locale"] or self.default_locale
-        ingredients = Ingredients(
-            locale=locale,
-            timezone=facts["timezone"] or self.default_timezone,
-            data=_data(one, template),
-            unsubscribe=self._list_headers(template, locale, one),
-            preferences_url=self._preferences_url(template, one),
-        )
+        template = self._template(one)
+        personal = Personal(self.links, self.default_locale, self.default_timezone)
+        ingredients = personal(template, message, facts, _data(one, template))
         content = self._content(one, template, ingredients)
         return Outgoing(
             id=message,
@@ -91,6 +78,19 @@ class Composer:
             platform=Platform(facts["platform"]) if facts["platform"] else None,
         )
 
+    def _template(self, one: Permitted) -> Template:
+        """The version that the message pinned, in the name of the campaign's sender."""
+        template = self.shelf[one.facts["template_version"]]
+        name = one.campaign.sender if one.campaign else None
+        if name is None:
+            return template
+        if (sender := template.identity.senders.get(name)) is None:
+            raise TemplateError(f"the campaign's sender `{name}` is no longer among NOTIFIER_SENDERS")
+        key = (one.facts["template_version"], name)
+        if key not in self._signed:  # the same object each time: what is specialised hangs on it
+            self._signed[key] = replace(template, identity=replace(template.identity, sender=sender))
+        return self._signed[key]
+
     def _content(self, one: Permitted, template: Template, ingredients: Ingredients) -> Content:
         """A campaign's mails have most of their content in common: that is rendered once."""
         campaign, channel = one.campaign, one.attempt.channel
@@ -98,36 +98,13 @@ class Composer:
             return render(one.permit, template, channel, ingredients)
         return self.specialisations.of(campaign.id, template, campaign.data).render(one.permit, ingredients)
 
-    def _preferences_url(self, template: Template, one: Permitted) -> str:
-        """Only the mail that somebody asked for carries a fresh link: any other is passed on as it is."""
-        person, now = one.facts["recipient_id"], one.facts["now"]
-        if template.key == FRESH_LINK:
-            return self.links.fresh_url(person, now)
-        return self.links.preferences_url(person, one.permit.message, now)
-
-    def _list_headers(self, template: Template, locale: str, one: Permitted) -> ListHeaders | None:
-        if not template.is_marketing:
-            return None
-        person, key = one.facts["recipient_id"], template.topic.key
-        return template.list_headers(
-            locale,
-            self.links.unsubscribe_url(person, key, Channel(one.facts["channel"]), one.permit.message),
-            self.links.unsubscribe_mailto(person, key),
-        )
-
 
 def _data(one: Permitted, template: Template) -> Mapping[str, Any]:
-    """A caller's data; or a campaign's, and from the person's own what the template names beyond that."""
+    """A caller's data, or a campaign's."""
     if one.campaign is None:
         data: Mapping[str, Any] = one.facts["data"] or {}
         return data
-    attributes = one.facts["attributes"]
-    own = {name: attributes[name] for name in template.schema.properties if name in attributes}
-    data = {**own, **one.campaign.data}
-    if problems := template.problems(data):
-        first = problems[0]
-        raise TemplateError(f"{template.key}: the person's attributes do not fit it: {first.pointer} {first.detail}")
-    return data
+    return campaign_data(template, one.facts, one.campaign.data)
 
 
 def _marked(content: Content) -> Content:

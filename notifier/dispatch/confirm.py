@@ -16,7 +16,7 @@ from uuid import UUID
 
 from notifier.dispatch.refusals import lock_holders
 from notifier.domain.basis import Basis
-from notifier.domain.confirmations import LOOK_BACK, remaining, wait
+from notifier.domain.confirmations import LOOK_BACK, TEMPLATE, remaining, wait
 from notifier.domain.consent import SuppressionReason, Topic
 from notifier.domain.messages import Category, Ids, Lane
 from notifier.domain.recipients import Hasher
@@ -36,7 +36,6 @@ from notifier.store.notifications import NewNotification
 from notifier.store.recipients import HeldAddress, Recipient
 from notifier_channels.contract import Address, Channel
 
-TEMPLATE = "confirm-subscription"  #: its key, and that of the system topic
 SOURCE = "double_opt_in"  #: of such ledger lines
 
 

@@ -23,7 +23,7 @@ import structlog
 
 from notifier.dispatch.brakes import brake
 from notifier.dispatch.composing import Composer
-from notifier.dispatch.consequences import Consequences
+from notifier.dispatch.consequences import Consequences, Locked
 from notifier.dispatch.gate import Gate, Permitted
 from notifier.dispatch.pausing import Said, pause_or_resume
 from notifier.dispatch.settling import settled, tried, write
@@ -35,10 +35,10 @@ from notifier.domain.retry import Settlement
 from notifier.domain.throttling import asks_to_slow
 from notifier.journal import Journal
 from notifier.limits import Limits
-from notifier.store import batches, messages, providers
+from notifier.store import batches, events, messages, providers
 from notifier.store.batches import Campaign, PlannedBatch
 from notifier.store.database import AWAY, Connection, Database, Row
-from notifier.store.messages import Claimed, Settled
+from notifier.store.messages import Claimed, Settled, Taken
 from notifier.telemetry import where
 from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import (
@@ -244,24 +244,67 @@ class Deliver:
         outcomes: Mapping[UUID, Outcome],
         spoiled: Mapping[UUID, Settlement],
     ) -> None:
-        attempts = {one.permit.message: one.attempt.n for one in permitted}
         locked = await self.consequences.lock(c, outcomes)
+        await messages.lock(c, [one.permit.message for one in permitted])
+        others = await self._write_taken(c, permitted, outcomes)
+        if others:
+            await self._write_others(c, others, outcomes, spoiled, locked)
+        await pause_or_resume(c, self._said(permitted, outcomes))
+        ours = {id_ for id_, outcome in outcomes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
+        for campaign, of in _by_campaign(permitted):
+            await brake(c, campaign, of, ours)
+        if (batch := permitted[0].batch) is not None:
+            await batches.done(c, batch)
+
+    async def _write_taken(
+        self, c: Connection, permitted: Sequence[Permitted], outcomes: Mapping[UUID, Outcome]
+    ) -> list[Permitted]:
+        """What the provider took, which is nearly all of a batch; the rest is returned."""
+        taken: list[Taken] = []
+        others: list[Permitted] = []
+        for one in permitted:
+            outcome = outcomes.get(one.permit.message)
+            if isinstance(outcome, Receipt):
+                taken.append(Taken(one.permit.message, one.attempt.n, outcome.code, outcome.reference))
+            else:
+                others.append(one)
+        if taken:
+            written = await messages.take(c, self.worker, taken)
+            await events.apply_pending(c, written)
+            await messages.wake_followers(c, [id_ for id_, is_followed in written.items() if is_followed])
+        return others
+
+    async def _write_others(
+        self,
+        c: Connection,
+        others: Sequence[Permitted],
+        outcomes: Mapping[UUID, Outcome],
+        spoiled: Mapping[UUID, Settlement],
+        locked: Locked,
+    ) -> None:
+        attempts = {one.permit.message: one.attempt.n for one in others}
         rows = await messages.lock_attempted(c, self.worker, attempts)
         news = [_news(row, outcomes.get(row["id"]), spoiled.get(row["id"])) for row in rows]
         written = [one for one in news if one is not None]
         await write(c, written)
         await messages.wake_followers(c, [row["id"] for row in rows if row["is_followed"]])
         await self.consequences.follow(c, locked, written)
-        platforms = {one.permit.message: one.facts["platform"] for one in permitted}
-        said = [
-            Said(row["provider"], platforms[row["id"]], outcomes[row["id"]]) for row in rows if row["id"] in outcomes
-        ]
-        await pause_or_resume(c, said)
-        ours = {id_ for id_, outcome in outcomes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
-        for campaign, of in _by_campaign(permitted):
-            await brake(c, campaign, of, ours)
-        if (batch := permitted[0].batch) is not None:
-            await batches.done(c, batch)
+
+    def _said(self, permitted: Sequence[Permitted], outcomes: Mapping[UUID, Outcome]) -> list[Said]:
+        """What the provider said of itself, or of one platform: of what it took, once is enough."""
+        said: list[Said] = []
+        proven: dict[str | None, Said] = {}
+        for one in permitted:
+            name, platform = self.gate.providers[one.attempt.channel], one.facts["platform"]
+            match outcomes.get(one.permit.message):
+                case None:
+                    continue
+                case Receipt() as outcome:
+                    if platform not in proven:
+                        proven[platform] = Said(name, platform, outcome)
+                case outcome:
+                    said.append(Said(name, platform, outcome))
+        return [*proven.values(), *said]
 
 
 def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tuple[UUID, Outcome], None]:

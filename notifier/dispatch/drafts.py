@@ -22,6 +22,7 @@ from notifier.store.notifications import FirstAnswer
 from notifier_channels.contract import Channel
 
 MAX_PROBLEMS = 100  #: of one answer: enough to mend a batch by
+OTHER_BODY = "this key came with another body in the last 7 days; use a new key for a new request"
 
 Reach: TypeAlias = Mapping[UUID, Mapping[Channel, Sequence[UUID]]]
 """By person and channel the address rows that a message each goes to: one mailbox, one number, every device."""
@@ -85,34 +86,36 @@ class Judge:
     def _judge(self, position: int, asked: Notification, now: datetime) -> Draft | list[Problem]:
         template = self.templates.find(asked.template)
         if template is None:
-            return [asked.problem("template", self._near(asked.template)), *asked.timing_problems(now)]
+            return [asked.problem("template", unknown(self.templates, asked.template)), *asked.timing_problems(now)]
         problems = asked.timing_problems(now) + self._channel_problems(asked, template)
         problems += template.problems(asked.data, f"{asked.pointer}/data")
         if problems:
             return problems
         due_at, expires_at = asked.schedule(now, template.expires_after)
-        return Draft(position, asked, template, asked.channels or self._sendable(template), due_at, expires_at)
-
-    def _near(self, key: str) -> str:
-        near = difflib.get_close_matches(key, [template.key for template in self.templates.all()], n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "see `notifier templates check`"
-        )
-        return f"no such template; {hint}"
-
-    def _sendable(self, template: Template) -> tuple[Channel, ...]:
-        return tuple(sorted(template.channels & template.topic.defaults.keys() & self.channels))
+        return Draft(position, asked, template, asked.channels or sendable(template, self.channels), due_at, expires_at)
 
     def _channel_problems(self, asked: Notification, template: Template) -> list[Problem]:
-        sendable = self._sendable(template)
+        possible = sendable(template, self.channels)
         if asked.channels is None:
-            return [] if sendable else [asked.problem("template", "none of its channels has a provider; set one up")]
-        remedy = f"choose of: {', '.join(sendable)}" if sendable else "it has none that can be sent"
+            return [] if possible else [asked.problem("template", "none of its channels has a provider; set one up")]
+        remedy = f"choose of: {', '.join(possible)}" if possible else "it has none that can be sent"
         return [
             asked.problem(f"channels/{position}", f"the template cannot be sent by {channel}; {remedy}")
             for position, channel in enumerate(asked.channels)
-            if channel not in sendable
+            if channel not in possible
         ]
+
+
+def unknown(templates: Templates, key: str) -> str:
+    """What to say to a key that no template has."""
+    near = difflib.get_close_matches(key, [template.key for template in templates.all()], n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else "see `notifier templates check`"
+    return f"no such template; {hint}"
+
+
+def sendable(template: Template, channels: frozenset[Channel]) -> tuple[Channel, ...]:
+    """Those of these channels that a template has content for and its topic speaks of."""
+    return tuple(sorted(template.channels & template.topic.defaults.keys() & channels))
 
 
 def refuse_doubled_keys(asked: Sequence[Notification]) -> None:
@@ -130,7 +133,7 @@ def refuse_doubled_keys(asked: Sequence[Notification]) -> None:
 def refuse_other_bodies(asked: Sequence[Notification], first: Mapping[bytes, FirstAnswer]) -> None:
     """A key stands for one request."""
     problems = [
-        Problem(one.key_pointer, "this key came with another body in the last 7 days; use a new key for a new request")
+        Problem(one.key_pointer, OTHER_BODY)
         for one in asked
         if one.key_hash in first and first[one.key_hash].body_hash != one.body_hash
     ]
@@ -153,28 +156,27 @@ def _needed(draft: Draft) -> Scope:
     return Scope.to_send(draft.template.topic.category)
 
 
-def refuse_people(asked: Sequence[Notification], answers: Sequence[Answer]) -> None:
-    """What only the stored people tell."""
-    refused = [(one, answer) for one, answer in zip(asked, answers, strict=True) if isinstance(answer, Rule)]
-    problems = [_explain(one, rule) for one, rule in refused[:MAX_PROBLEMS]]
+def refuse_people(places: Sequence[str], answers: Sequence[Answer]) -> None:
+    """What only the stored people tell of those who were named; `places`: where in the request each of them was."""
+    refused = [(place, answer) for place, answer in zip(places, answers, strict=True) if isinstance(answer, Rule)]
+    problems = [_explain(place, rule) for place, rule in refused[:MAX_PROBLEMS]]
     if any(rule in (Rule.SEVERAL_HOLDERS, Rule.OTHER_ADDRESS) for _, rule in refused):
         raise Conflict("What is asked contradicts what is stored about a recipient.", problems)
     if problems:
         raise InvalidInput(problems)
 
 
-def _explain(asked: Notification, rule: Rule) -> Problem:
+def _explain(place: str, rule: Rule) -> Problem:
     match rule:
         case Rule.SEVERAL_HOLDERS:
-            return asked.problem("recipient", "several recipients hold this address; name the id")
+            return Problem(place, "several recipients hold this address; name the id")
         case Rule.OTHER_ADDRESS:
-            return asked.problem(
-                "recipient", "holds another address than this; change it with PUT /v1/recipients/{id}, or leave it out"
-            )
+            remedy = "change it with PUT /v1/recipients/{id}, or leave it out"
+            return Problem(place, f"holds another address than this; {remedy}")
         case Rule.UNKNOWN_ID:
-            return asked.problem("recipient/id", "no such recipient; PUT /v1/recipients/{id} first, or add an address")
+            return Problem(f"{place}/id", "no such recipient; PUT /v1/recipients/{id} first, or add an address")
         case Rule.NO_ADDRESS:
-            return asked.problem("recipient", "name an id, an address, or both")
+            return Problem(place, "name an id, an address, or both")
         case _:
             assert_never(rule)
 

@@ -36,6 +36,22 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something that stays on record: product code, or an operator at the machine, who may do everything."""
+
+    name: str  #: `key:<id>` or `operator`
+    scopes: frozenset[Scope]
+
+    @classmethod
+    def of(cls, caller: Caller) -> Actor:
+        """Product code, by its key."""
+        return cls(f"key:{caller.key_id}", caller.scopes)
+
+
+OPERATOR = Actor("operator", frozenset(Scope))
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key as its owner holds it: `nk_<id>_<secret>`. Only the hash of the secret is stored."""
 

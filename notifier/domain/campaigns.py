@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from notifier.domain.messages import Category
 
@@ -94,3 +95,12 @@ def batches_ahead(rate: float | None, size: int) -> int:
     if rate is None:
         return BATCHES_AHEAD
     return max(1, min(BATCHES_AHEAD, math.ceil(rate * AHEAD.total_seconds() / size)))
+
+
+# What each person gets ------------------------------------------------------------------------------------------------
+
+
+def data_for(properties: Collection[str], attributes: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """A template's data for one person: what the campaign gives, and of their own attributes what it leaves open."""
+    own = {name: attributes[name] for name in properties if name in attributes}
+    return {**own, **data}

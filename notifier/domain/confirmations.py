@@ -21,6 +21,8 @@ LIMITS = (Limit(1, timedelta(minutes=10)), Limit(3, timedelta(days=1)))
 LINK_LIMITS = (Limit(3, timedelta(hours=1)), Limit(5, timedelta(days=1)))
 """For the links to one's own settings, likewise: whoever holds a mail that was passed on can ask for them."""
 
+
+TEMPLATE = "confirm-subscription"  #: its key, and that of the system topic
 LOOK_BACK = max(limit.within for limit in (*LIMITS, *LINK_LIMITS))
 
 

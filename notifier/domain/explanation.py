@@ -213,6 +213,8 @@ _REASONS = {  # by the first word of a message's reason; what is not here is sai
     "poison": "It brought down its worker several times and was set aside for an operator.",
     "render": "Its template could not be rendered.",
     "cancelled_by_api": "The product cancelled it.",
+    "campaign_paused": "Its campaign was paused; it goes on when that is resumed.",
+    "campaign_cancelled": "Its campaign was cancelled.",
     "bounced": "The receiving server sent it back.",
     "came_back": "It did not arrive, for a reason that may pass; it is tried again.",
     "complained": "The receiving provider passed the complaint on to us.",
@@ -249,7 +251,8 @@ def _answer(story: Story) -> str:
 def _why(story: Story) -> list[str]:
     why = [_rule(story)] if story.decision else []
     first, _, rest = (story.reason or "").partition(":")
-    if why and first in set(Rule):
+    decided = (story.decision or {}).get("rule")
+    if why and first in set(Rule) and (first == decided or first not in _REASONS):
         return why  # said already, in the words of the rule
     if first in _REASONS:
         return [*why, f"{_REASONS[first]}{f' ({rest})' if rest else ''}"]

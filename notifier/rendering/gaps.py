@@ -104,4 +104,4 @@ def _gap(group: tuple[str | int, ...], before: str, behind: str, *, is_text: boo
         raise TypeError("a group of one is a slot")
     ends = behind == "\n"
     apart = (before and not before.endswith(("\n", "\r"))) or not behind.startswith(("\n", "\r"))
-    return Gap(group, only, bool(apart) and not (ends and not is_text), is_text, begins, ends)
+    return Gap(group, only, bool(apart), is_text, begins, ends)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from notifier.errors import NotConfigured
 from notifier.settings import Appearance, variable
@@ -19,6 +20,7 @@ class Identity:
     postal_address: str
     list_domain: str
     feedback_sender_id: str
+    senders: Mapping[str, Mailbox] = field(default_factory=dict, hash=False)  #: others, by what campaigns call them
 
     @classmethod
     def from_settings(cls, settings: Appearance) -> Identity:
@@ -29,17 +31,23 @@ class Identity:
 
         """
         return cls(
-            sender=_mailbox(settings, "sender_address", settings.sender_address),
-            reply_to=_mailbox(settings, "reply_to", settings.reply_to) if settings.reply_to else None,
+            sender=_mailbox(settings, "sender_address", settings.sender_name, settings.sender_address),
+            reply_to=_mailbox(settings, "reply_to", settings.sender_name, settings.reply_to)
+            if settings.reply_to
+            else None,
             postal_address=settings.postal_address,
             list_domain=settings.list_domain,
             feedback_sender_id=settings.feedback_sender_id,
+            senders={
+                key: _mailbox(settings, "senders", name, address)
+                for key, (name, address) in (settings.senders or {}).items()
+            },
         )
 
 
-def _mailbox(settings: Appearance, field: str, text: str) -> Mailbox:
+def _mailbox(settings: Appearance, setting: str, name: str, text: str) -> Mailbox:
     try:
         address = EmailAddress.parse(text, allow_test_domains=not settings.is_production)
     except InvalidAddress as error:
-        raise NotConfigured(f"{variable(field)} is no usable address: {error}") from None
-    return Mailbox(settings.sender_name, address)
+        raise NotConfigured(f"{variable(setting)} holds no usable address: {error}") from None
+    return Mailbox(name, address)

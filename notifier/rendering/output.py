@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Any, Never
 
@@ -11,6 +12,7 @@ import jinja2
 from notifier.errors import TemplateError
 
 MAX_OUTPUT = 1_000_000
+AT_ONCE = 64  #: pieces between two looks at the limit
 
 
 def output(part: jinja2.Template, values: dict[str, Any]) -> str:
@@ -19,13 +21,14 @@ def output(part: jinja2.Template, values: dict[str, Any]) -> str:
 
 
 def pieces(part: jinja2.Template, values: dict[str, Any]) -> list[str]:
-    """Run it piece by piece, so that a flood ends at the limit and not in memory."""
+    """Run it a few pieces at a time, so that a flood ends at the limit and not in memory."""
     printed: list[str] = []
     size = 0
     try:
-        for piece in part.root_render_func(part.new_context(values, shared=True)):  # there are no globals
-            printed.append(piece)
-            size += len(piece)
+        run = part.root_render_func(part.new_context(values, shared=True))  # there are no globals
+        while some := list(islice(run, AT_ONCE)):
+            printed += some
+            size += sum(map(len, some))
             if size > MAX_OUTPUT:
                 raise TemplateError(f"more than {MAX_OUTPUT} characters come out")  # noqa: TRY301  # gets its place below
     except Exception as error:  # noqa: BLE001  # templates can raise anything; the data must not get into a message

@@ -29,6 +29,7 @@ from notifier_channels.email.forms import Form
 
 Tokens: TypeAlias = Sequence[str | int]  #: text and numbers of slots in turn
 
+_ESCAPED = re.compile("[&<>\"']")
 _OPEN_REFERENCE = re.compile(r"&#?[A-Za-z0-9]*\Z")
 _HIDES = re.compile(r"aria-hidden\s*=\s*(?:\"[^\"]*|'[^']*)\Z", re.IGNORECASE)
 
@@ -50,7 +51,7 @@ class Slots:
         found = [self._named(data[name], is_link=is_link) for name, is_link in self.names]
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data
-            found += pieces(self.values, everything) if self.values else []
+            found += map(str, pieces(self.values, everything)) if self.values else ()  # Markup escapes itself no more
             if len(found) != self.count:
                 raise Odd
             found += ["".join(pieces(block, everything)) for block in self.blocks]
@@ -64,7 +65,9 @@ class Slots:
                 shown = url(shown)
         except (TypeError, ValueError):
             raise Odd from None
-        return escape(shown) if self.is_escaped else str(shown)
+        if self.is_escaped and (shown.__class__ is not str or _ESCAPED.search(shown)):
+            return str(escape(shown))  # else it makes nothing but an object
+        return str(shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,13 +65,18 @@ class Schema:
         """The names that are always there."""
         return frozenset(self.document.get("required", []))
 
-    def problems(self, data: Mapping[str, Any], pointer: str) -> list[Problem]:
-        """Everything that is wrong with the data, each with its place below `pointer`; never a value (I5)."""
+    def problems(self, data: Mapping[str, Any], pointer: str, *, partly: bool = False) -> list[Problem]:
+        """Everything that is wrong with the data, each with its place below `pointer`; never a value (I5).
+
+        `partly`: what is missing at the top is no mistake, as it comes from elsewhere.
+        """
         if unusable := _unusable(data):
             return [Problem(pointer, unusable)]
         problems: list[Problem] = []
         try:
             for error in self._validator.iter_errors(data):
+                if partly and error.kind.name == "required" and not error.instance_path:
+                    continue
                 problems += _explain(error, pointer)
                 if len(problems) >= MAX_PROBLEMS:
                     break

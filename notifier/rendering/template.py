@@ -63,9 +63,12 @@ class Template:
         """The category is the topic's and cannot be set by anyone else."""
         return self.topic.category is Category.MARKETING
 
-    def problems(self, data: Mapping[str, Any], pointer: str = "") -> list[Problem]:
-        """What is wrong with a caller's data: places below `pointer` and remedies, never values."""
-        return self.schema.problems(data, pointer)
+    def problems(self, data: Mapping[str, Any], pointer: str = "", *, partly: bool = False) -> list[Problem]:
+        """What is wrong with a caller's data: places below `pointer` and remedies, never values.
+
+        `partly`: what is missing comes from elsewhere, as a campaign takes it from each recipient's attributes.
+        """
+        return self.schema.problems(data, pointer, partly=partly)
 
     def variant(self, channel: Channel, locale: str) -> Variant:
         """The best language that the channel has for a person: de-AT, else de, else the default."""

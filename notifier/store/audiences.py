@@ -8,17 +8,25 @@ from notifier.domain.audience import Audience
 from notifier.store.conditions import condition
 from notifier.store.database import Connection, Row, rows
 
-LARGEST_PAGE = 10_000  #: people looked at in one statement
+PAGE = 10_000  #: people looked at in one statement, at most
 
 FIRST = UUID(int=0)  #: before everybody
 
 # The filter stands on top of a page of people, so that it cannot change how they are found: by the primary key, in
-# order, however few the planner believes to fit.
-_PAGE = """(SELECT * FROM recipients WHERE id > %(after)s::uuid ORDER BY id LIMIT %(page)s) AS r"""
-_PAGE_OF_LIST = """(
-    SELECT recipient_id FROM list_members WHERE list_id = %(list)s::uuid AND recipient_id > %(after)s::uuid
-    ORDER BY recipient_id LIMIT %(page)s
-) AS l CROSS JOIN LATERAL (SELECT * FROM recipients WHERE id = l.recipient_id OFFSET 0) AS r"""
+# order, however few the planner believes to fit. As soon as enough are found, no more are looked at.
+_WALK = """
+SELECT fitting, CASE WHEN cardinality(fitting) < %(wanted)s THEN ({last}) END AS last
+FROM (
+    SELECT ARRAY(SELECT r.id FROM {people} WHERE {condition} ORDER BY {key} LIMIT %(wanted)s) AS fitting OFFSET 0
+) AS f
+"""
+_IDS = "SELECT id FROM recipients WHERE id > %(after)s::uuid ORDER BY id"
+_IDS_OF_LIST = """
+SELECT recipient_id FROM list_members WHERE list_id = %(list)s::uuid AND recipient_id > %(after)s::uuid
+ORDER BY recipient_id"""
+_PAGE = "(SELECT * FROM recipients WHERE id > %(after)s::uuid ORDER BY id LIMIT %(page)s) AS r"
+_PAGE_OF_LIST = f"""({_IDS_OF_LIST} LIMIT %(page)s) AS l
+CROSS JOIN LATERAL (SELECT * FROM recipients WHERE id = l.recipient_id OFFSET 0) AS r"""
 
 _EVERYBODY = "recipients AS r"
 _LIST = "list_members AS l JOIN recipients AS r ON r.id = l.recipient_id AND l.list_id = %(list)s::uuid"
@@ -29,24 +37,24 @@ async def walk(
 ) -> list[UUID]:
     """The next people of the audience by id, at most `limit`; fewer mean that nobody comes after them.
 
-    `zone`: only people of this time zone; '' are those of whom none is known. Where few fit, many are looked at:
-    pages grow up to 10,000, so memory stays flat and no statement runs long.
+    `zone`: only people of this time zone; '' are those of whom none is known. Where few fit, many are looked at, page
+    by page: memory stays flat and no statement runs long.
     """
     asked = condition(audience)
-    of_zone = "" if zone is None else "AND coalesce(r.timezone, '') = %(zone)s::text"
-    query = f"""
-        SELECT array_agg(r.id ORDER BY r.id) FILTER (WHERE {asked.sql} {of_zone}) AS fitting,
-               count(*) AS seen, (array_agg(r.id ORDER BY r.id DESC))[1] AS last
-        FROM {_PAGE_OF_LIST if audience.list else _PAGE}"""
-    parameters = {**asked.parameters, "list": audience.list, "zone": zone}
+    query = _WALK.format(
+        people=_PAGE_OF_LIST if audience.list else _PAGE,
+        condition=asked.sql + ("" if zone is None else " AND coalesce(r.timezone, '') = %(zone)s::text"),
+        key="l.recipient_id" if audience.list else "r.id",
+        last=f"{_IDS_OF_LIST if audience.list else _IDS} OFFSET %(page)s - 1 LIMIT 1",
+    )
+    parameters = {**asked.parameters, "list": audience.list, "zone": zone, "page": PAGE}
     found: list[UUID] = []
-    position, page = after or FIRST, limit
-    while True:
-        [row] = await rows(c, query, parameters | {"after": position, "page": page})
-        found += row["fitting"] or ()
-        if row["seen"] < page or len(found) >= limit:
-            return found[:limit]
-        position, page = row["last"], min(max(page * 2, limit), max(limit, LARGEST_PAGE))
+    position: UUID | None = after or FIRST
+    while position and len(found) < limit:
+        [row] = await rows(c, query, parameters | {"after": position, "wanted": limit - len(found)})
+        found += row["fitting"]
+        position = row["last"]
+    return found
 
 
 async def count(c: Connection, audience: Audience) -> int:

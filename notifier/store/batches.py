@@ -133,7 +133,7 @@ async def let_go(c: Connection, worker: int) -> None:
 # Decided --------------------------------------------------------------------------------------------------------------
 
 _FACTS = """
-SELECT r.id AS recipient_id, r.locale, r.timezone, r.snoozed_until, r.attributes,
+SELECT r.id AS recipient_id, r.external_id, r.locale, r.timezone, r.snoozed_until, r.attributes,
        a.id AS address_id, a.address, a.address_hash, a.hash_key, a.removed_at,
        statement_timestamp() AS now,
        EXISTS (SELECT 1 FROM addresses o WHERE o.channel = a.channel AND o.address_hash = a.address_hash
@@ -141,11 +141,15 @@ SELECT r.id AS recipient_id, r.locale, r.timezone, r.snoozed_until, r.attributes
        CASE WHEN a.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = a.id) END AS platform
 FROM recipients r JOIN addresses a ON a.recipient_id = r.id AND a.channel = %s AND a.removed_at IS NULL
 WHERE r.id = ANY(%s)
+ORDER BY r.id, a.id
 """
 
 
 async def facts_of(c: Connection, batch: PlannedBatch) -> list[Row]:
-    """All that gate and rendering need to know of each address in the batch. Its people are locked."""
+    """All that gate and rendering need to know of each address in the batch, in one order: of two the first goes.
+
+    Its people are locked, unless nothing is going to be sent.
+    """
     return await rows(c, _FACTS, (batch.channel, list(batch.recipients)))
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.postgres import types
 from psycopg.rows import TupleRow, dict_row
 from psycopg.types.array import ListBinaryDumper
 from psycopg_pool import AsyncConnectionPool
@@ -49,7 +53,26 @@ _CLIENT: Mapping[str, Any] = {
 }
 
 
+UUID_OID = types["uuid"].oid
 NO_EVENTS = "SET notifier.events = 'off';"  # what the triggers of the outbox ask for
+
+
+class Column(ListBinaryDumper):
+    """Lists as PostgreSQL's binary arrays: a third of what text costs, and no quoting.
+
+    A batch sends a dozen ids with each message. psycopg asks its dumper of each element, one after the other; a column
+    of nothing but ids is written down here at once, for a quarter of that (array_recv in PostgreSQL's arrayfuncs.c).
+    """
+
+    def dump(self, obj: list[Any]) -> Buffer | None:
+        """One dimension, no nulls, the element's type, its length, counted from 1; then each with its length."""
+        if {*map(type, obj)} == {UUID}:
+            return _IDS.pack(1, 0, UUID_OID, len(obj), 1) + b"".join([_ID + one.int.to_bytes(16, "big") for one in obj])
+        return super().dump(obj)
+
+
+_IDS = struct.Struct("!iiIii")
+_ID = struct.pack("!i", 16)
 
 
 class Database:
@@ -77,14 +100,19 @@ class Database:
         """Give all connections back."""
         await self._pool.close()
 
-    async def connect(self) -> Connection:
-        """A connection of its own, in no pool, for a lock that lasts as long as its process."""
+    async def connect(self, *, is_read_only: bool = False) -> Connection:
+        """A connection of its own, in no pool: for a lock that lasts as long as its process, or for long work.
+
+        `is_read_only`: it can neither write nor lock a row.
+        """
         connection = await psycopg.AsyncConnection.connect(self.url, **_CLIENT)
         await self._set_up(connection)
+        if is_read_only:
+            await connection.execute("SET default_transaction_read_only = on")
         return connection
 
     async def _set_up(self, connection: Connection) -> None:
-        connection.adapters.register_dumper(list, ListBinaryDumper)  # a third of what text costs, and no quoting
+        connection.adapters.register_dumper(list, Column)
         await connection.execute(self._session)
 
     @asynccontextmanager

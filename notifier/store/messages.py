@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -35,15 +35,18 @@ class NewMessage:
     step: int = 0  #: of a notification's channels in their order (`domain.routing`)
     turn_at: datetime | None = None  #: of a later step: when its turn comes at the latest
     is_followed: bool = False  #: another one waits for what becomes of this one
+    campaign_id: UUID | None = None
+    is_test: bool = False  #: of a campaign, to somebody who was named
 
 
 async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
     """Store them queued; one statement whatever their number."""
     await c.execute(
         "INSERT INTO messages (id, notification_id, recipient_id, address_id, channel, lane, category, topic,"
-        " template_version, due_at, expires_at, step, turn_at, is_followed)"
+        " template_version, due_at, expires_at, step, turn_at, is_followed, campaign_id, is_test)"
         " SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[],"
-        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::timestamptz[], %s::bool[])",
+        " %s::text[], %s::int[], %s::timestamptz[], %s::timestamptz[], %s::int[], %s::timestamptz[], %s::bool[],"
+        " %s::uuid[], %s::bool[])",
         (
             [message.id for message in messages],
             [message.notification_id for message in messages],
@@ -59,6 +62,8 @@ async def insert(c: Connection, messages: Sequence[NewMessage]) -> None:
             [message.step for message in messages],
             [message.turn_at for message in messages],
             [message.is_followed for message in messages],
+            [message.campaign_id for message in messages],
+            [message.is_test for message in messages],
         ),
     )
 
@@ -339,13 +344,18 @@ WHERE a.message_id = v.message_id AND a.n = v.n
 """
 
 
+async def lock(c: Connection, ids: Collection[UUID]) -> None:
+    """Lock these in id order until the transaction ends."""
+    await c.execute("SELECT 1 FROM messages WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(ids),))
+
+
 async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int]) -> list[Row]:
     """Lock the messages whose attempt by this worker still waits for its outcome, be they `sending` or in doubt.
 
     A fenced worker's late answer still finds its message `unknown`; one that was repeated meanwhile it does not find.
     """
     # Two statements: after a wait for a sweep, one would see the message as it is and the attempt as it was.
-    await c.execute("SELECT 1 FROM messages WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(attempts),))
+    await lock(c, attempts)
     return await rows(
         c,
         "SELECT m.id, m.state, m.recipient_id, m.channel, m.category, m.tries, m.repeated, m.claims, m.expires_at,"
@@ -359,36 +369,56 @@ async def lock_attempted(c: Connection, worker: int, attempts: Mapping[UUID, int
     )
 
 
+# Nearly all of a batch, and there is little to say of each.
 _TAKE = """
 WITH taken AS (
-    UPDATE messages SET state = 'accepted', reason = NULL, due_at = NULL, worker_id = NULL, claims = 0
-    WHERE id = ANY(%(ids)s) AND state IN ('sending', 'unknown')
+    UPDATE messages m SET state = 'accepted', reason = NULL, due_at = NULL, worker_id = NULL, claims = 0
+    FROM unnest(%(ids)s::uuid[], %(ns)s::int[]) AS v (id, n)
+    JOIN attempts a ON a.message_id = v.id AND a.n = v.n AND a.worker_id = %(worker)s
+    WHERE m.id = v.id AND (a.state, m.state) IN (('started', 'sending'), ('unknown', 'unknown'))
+    RETURNING m.id, m.is_followed
+), written AS (
+    UPDATE attempts a SET state = 'accepted', code = NULLIF(v.code, ''), reference = NULLIF(v.reference, ''),
+        detail = NULL, settled_at = clock_timestamp()
+    FROM unnest(%(ids)s::uuid[], %(ns)s::int[], %(codes)s::text[], %(references)s::text[])
+        AS v (id, n, code, reference) JOIN taken USING (id)
+    WHERE a.message_id = v.id AND a.n = v.n
 )
-UPDATE attempts a SET state = 'accepted', code = NULLIF(v.code, ''), reference = NULLIF(v.reference, ''), detail = NULL,
-    settled_at = clock_timestamp()
-FROM unnest(%(ids)s::uuid[], %(ns)s::int[], %(codes)s::text[], %(references)s::text[]) AS v (id, n, code, reference)
-WHERE a.message_id = v.id AND a.n = v.n
+SELECT id, is_followed FROM taken
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An attempt that a provider took."""
+
+    id: UUID
+    n: int
+    code: str
+    reference: str
+
+
+async def take(c: Connection, worker: int, taken: Sequence[Taken]) -> dict[UUID, bool]:
+    """Settle attempts of this worker that a provider took; the messages are locked.
+
+    Returns those that it still had to be told of, and whether another message waits for each: see `lock_attempted`.
+    """
+    found = await rows(
+        c,
+        _TAKE,
+        {
+            "worker": worker,
+            "ids": [one.id for one in taken],
+            "ns": [one.n for one in taken],
+            "codes": [one.code for one in taken],
+            "references": [one.reference for one in taken],
+        },
+    )
+    return {row["id"]: row["is_followed"] for row in found}
 
 
 async def settle(c: Connection, settled: Sequence[Settled]) -> None:
     """Write outcomes on messages that `lock_attempted` locked in this transaction, and on their attempts."""
-    taken = [one for one in settled if one.settlement.state is State.ACCEPTED]
-    if taken:  # nearly all of a batch, and about each there is little to say
-        await c.execute(
-            _TAKE,
-            {
-                "ids": [one.id for one in taken],
-                "ns": [one.n for one in taken],
-                "codes": [one.code for one in taken],
-                "references": [one.reference for one in taken],
-            },
-        )
-    if others := [one for one in settled if one.settlement.state is not State.ACCEPTED]:
-        await _settle_others(c, others)
-
-
-async def _settle_others(c: Connection, settled: Sequence[Settled]) -> None:
     await c.execute(
         _SETTLE_MESSAGES,
         (

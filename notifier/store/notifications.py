@@ -95,6 +95,18 @@ async def insert(c: Connection, new: Sequence[NewNotification]) -> bool:
     return bool(found[0]["kept"] == len(new))
 
 
+async def keep_answer(c: Connection, id_: UUID, key_hash: bytes, body_hash: bytes, answer: Mapping[str, Any]) -> bool:
+    """Keep the first answer to a request that makes something else, `id_`. False: as with `insert`."""
+    cursor = await c.execute(
+        "INSERT INTO idempotency_keys (key_hash, body_hash, notification_id, answer) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (key_hash) DO UPDATE SET body_hash = excluded.body_hash,"
+        " notification_id = excluded.notification_id, answer = excluded.answer, created_at = excluded.created_at"
+        f" WHERE idempotency_keys.created_at <= now() - {KEPT}",
+        (key_hash, body_hash, id_, Jsonb(dict(answer))),
+    )
+    return cursor.rowcount == 1
+
+
 async def forget_keys(c: Connection) -> int:
     """Delete the keys that are older than 7 days; how many there were."""
     return (await c.execute(f"DELETE FROM idempotency_keys WHERE created_at <= now() - {KEPT}")).rowcount

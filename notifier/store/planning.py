@@ -234,7 +234,7 @@ async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
         " waiting AS MATERIALIZED (SELECT n FROM campaign_batches"
         "  WHERE campaign_id = %(id)s AND decided_at IS NULL AND due_at IS NOT NULL FOR UPDATE SKIP LOCKED),"
         " dropped AS (DELETE FROM campaign_batches b USING waiting WHERE b.campaign_id = %(id)s AND b.n = waiting.n"
-        "  RETURNING cardinality(recipients) AS people)"
+        "  RETURNING CASE WHEN step = 0 THEN cardinality(recipients) ELSE 0 END AS people)"
         " SELECT COALESCE(sum(people), 0)::int AS people"
         " FROM (SELECT people FROM ended UNION ALL SELECT people FROM dropped) AS left_out",
         {"id": campaign},

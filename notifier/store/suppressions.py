@@ -32,7 +32,7 @@ class NewSuppression:
         return "all" if stops_all else str(Category.MARKETING)
 
 
-async def in_force(c: Connection, addresses: Collection[tuple[Channel, bytes]]) -> dict[bytes, list[Suppression]]:
+async def in_force(c: Connection, addresses: Collection[tuple[str, bytes]]) -> dict[bytes, list[Suppression]]:
     """What stands against each of these addresses now, by hash, oldest first; an unsuppressed one has no entry."""
     found = await rows(
         c,
@@ -141,5 +141,5 @@ async def history(c: Connection, channel: Channel, hashes: Collection[bytes]) ->
     return await rows(c, query, (channel, list(hashes)))
 
 
-def _columns(addresses: Collection[tuple[Channel, bytes]]) -> tuple[list[str], list[bytes]]:
+def _columns(addresses: Collection[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:
     return [str(channel) for channel, _ in addresses], [digest for _, digest in addresses]

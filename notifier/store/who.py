@@ -12,7 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from notifier.domain.who import Given, Held, Person, Plan, plan
-from notifier.store import consent
+from notifier.store import consent, devices
 from notifier.store.consent import NewEvent
 from notifier.store.database import Connection, rows
 from notifier.store.recipients import lock
@@ -41,6 +41,17 @@ async def settle(c: Connection, given: Sequence[Given], new_id: Callable[[], UUI
     planned = current.plan(given, new_id, replace=replace)
     await _write(c, planned)
     return planned
+
+
+async def reach(
+    c: Connection, planned: Plan, by_device: Collection[UUID]
+) -> dict[UUID, Mapping[Channel, Sequence[UUID]]]:
+    """The address rows at which those who are meant are reached; devices only of those who are named for it."""
+    held = await devices.ids_of(c, by_device) if by_device else {}
+    return {
+        person: {**{channel: [one.id] for channel, one in addresses.items()}, Channel.PUSH: held.get(person, [])}
+        for person, addresses in planned.reach.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +218,14 @@ UPDATE recipients r SET snoozed_until = GREATEST(r.snoozed_until, nameless.snooz
 FROM {_PAIRS} JOIN recipients nameless ON nameless.id = v.nameless
 WHERE r.id = v.adopter AND nameless.snoozed_until IS NOT NULL
 """
+# Through the lists, of which there are few: `list_members` is found by list first.
+_KEEP_ON_LISTS = f"""
+INSERT INTO list_members (list_id, recipient_id)
+SELECT m.list_id, v.adopter
+FROM {_PAIRS} CROSS JOIN lists l JOIN list_members m ON m.list_id = l.id AND m.recipient_id = v.nameless
+FOR KEY SHARE OF l
+ON CONFLICT DO NOTHING
+"""
 _MARK_MERGED = f"""
 UPDATE recipients r SET merged_into = v.adopter, updated_at = clock_timestamp() FROM {_PAIRS} WHERE r.id = v.nameless
 """
@@ -224,6 +243,7 @@ async def _merge(c: Connection, planned: Plan) -> None:
     await c.execute(_MOVE_NOTIFICATIONS, pairs)  # before the messages: it is through them that they are found
     await c.execute(_MOVE_MESSAGES, pairs)
     await c.execute(_KEEP_SNOOZE, pairs)
+    await c.execute(_KEEP_ON_LISTS, pairs)  # else who asked to be left out would be written to after all
     await c.execute(_MARK_MERGED, pairs)
 
 

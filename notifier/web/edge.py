@@ -18,6 +18,7 @@ MAX_BODY = 256 * 1024
 LARGER = {  #: whole requests that carry many; one notification in a batch is still held to MAX_BODY
     "/v1/notifications/batch": 4 * 1024 * 1024,
     "/v1/recipients/import": 50 * 1024 * 1024,
+    "/v1/lists": 1024 * 1024 * 1024,
     "/hooks/mail": 10 * 1024 * 1024,
 }
 READ_TIMEOUT = 30.0  #: seconds between two pieces of a body

@@ -48,6 +48,7 @@ class Guarded(APIRoute):
             raise RuntimeError(f"{self.path} declares no scope")
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
+        needs_body = self.body_field is not None and self.body_field.field_info.is_required()
 
         async def guarded(request: Request) -> Response:
             caller = await request.app.state.keys.admit(request.headers.get("authorization", ""))
@@ -55,7 +56,7 @@ class Guarded(APIRoute):
                 names = " or ".join(f"`{name}`" for name in sorted(declared))
                 raise Forbidden(f"This key lacks the scope {names}.")
             request.state.caller = caller
-            if takes_body:
+            if needs_body or (takes_body and "content-type" in request.headers):
                 _refuse_other_media(request)
             return await handle(_Strict(request.scope, request.receive))
 

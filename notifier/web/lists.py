@@ -127,7 +127,7 @@ class Table:
             InvalidInput: names the columns that mean nothing here.
 
         """
-        columns = [name.strip() for name in _cells(header) or ()]
+        columns = [name.strip() for name in cells(header) or ()]
         unknown = [name for name in columns if name not in COLUMNS and not name.startswith(PREFIXES)]
         doubled = {name for name in columns if columns.count(name) > 1}
         known = ", ".join((*COLUMNS, *(f"{prefix}*" for prefix in PREFIXES)))
@@ -144,19 +144,20 @@ class Table:
 
     def read(self, line: bytes) -> ImportLine | Bad:
         """One line of the file. An empty cell says nothing."""
-        cells = _cells(line)
-        if cells is None:
+        found = cells(line)
+        if found is None:
             return Bad.because("is not CSV in UTF-8")
-        if len(cells) != len(self.columns):
-            return Bad.because(f"has {len(cells)} cells where the first line names {len(self.columns)}")
-        filled = {name: cell.strip() for name, cell in zip(self.columns, cells, strict=True) if cell.strip()}
+        if len(found) != len(self.columns):
+            return Bad.because(f"has {len(found)} cells where the first line names {len(self.columns)}")
+        filled = {name: cell.strip() for name, cell in zip(self.columns, found, strict=True) if cell.strip()}
         try:
             return ImportLine.model_validate(_nested(filled))
         except ValidationError as error:
             return _bad(error)
 
 
-def _cells(line: bytes) -> list[str] | None:
+def cells(line: bytes) -> list[str] | None:
+    """The cells of one line; None: it is not CSV in UTF-8."""
     try:
         rows = list(csv.reader(io.StringIO(line.decode(), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error):

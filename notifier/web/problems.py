@@ -134,7 +134,7 @@ def _sentence(error: Mapping[str, object]) -> str:
     return _SENTENCES.get(kind, "does not have the expected form; see /docs").format_map(limits)
 
 
-_SAFE = ("max_length", "min_length", "expected", "ge", "le")  #: limits and names out of our models, never input
+_SAFE = ("max_length", "min_length", "expected", "ge", "le", "gt")  #: limits and names out of our models, never input
 
 _SENTENCES = {
     "missing": "is missing; add it",
@@ -148,6 +148,11 @@ _SENTENCES = {
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
     "enum": "must be one of {expected}",
     "literal_error": "must be one of {expected}",
     "uuid_parsing": "is not an id; ids look like 019892f0-1c9a-7c3e-8a7b-3f1f4a0b9c1d",

@@ -13,6 +13,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from notifier.app import App
 from notifier.web import (
+    audiences,
+    campaigns,
     confirmations,
     consent,
     devices,
@@ -60,6 +62,8 @@ def create_app(app: App) -> FastAPI:
     api.include_router(consent.router)
     api.include_router(confirmations.router)
     api.include_router(suppressions.router)
+    api.include_router(campaigns.router)
+    api.include_router(audiences.router)
     api.include_router(explanations.router)
     api.include_router(events.router)
     api.include_router(public_router(app))

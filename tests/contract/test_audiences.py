@@ -1,9 +1,11 @@
-"""Whom a filter means: SQL and plain Python agree on everybody, nothing of a caller becomes SQL, and a walk misses nobody."""
+"""Whom a filter means: SQL and plain Python agree, nothing of a caller becomes SQL, and a walk misses nobody."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,9 +21,13 @@ from psycopg.types.json import Jsonb
 
 from notifier.domain.audience import Audience
 from notifier.domain.consent import ConsentEvent, fold, judge
-from notifier.store import audiences
-from notifier.store.database import Connection, Database
-from tests.world import new_id, small_templates
+from notifier.domain.who import Given, GivenAddress
+from notifier.store import audiences, who
+from notifier.store.conditions import condition
+from notifier.store.database import Connection, Database, rows
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import Channel
+from tests.world import World, new_id, small_templates
 
 TOPICS = small_templates().topics
 NOW = datetime.now(UTC)
@@ -101,7 +107,6 @@ def plain(value: Any) -> Any:
 
 
 def compare(found: Any, test: str, value: Any) -> bool:
-    ordered = kind(found) == kind(value[0] if test == "between" else value)
     match test:
         case "exists":
             return (found is not NOTHING and found is not None) is value
@@ -113,17 +118,10 @@ def compare(found: Any, test: str, value: Any) -> bool:
             return isinstance(found, list) and any(same(one, value) for one in found)
         case "starts_with":
             return isinstance(found, str) and found.startswith(value)
-        case "above":
-            return ordered and plain(found) > plain(value)
-        case "at_least":
-            return ordered and plain(found) >= plain(value)
-        case "below":
-            return ordered and plain(found) < plain(value)
-        case "at_most":
-            return ordered and plain(found) <= plain(value)
         case "between":
-            return ordered and plain(value[0]) <= plain(found) <= plain(value[1])
-    raise AssertionError(test)
+            return compare(found, "at_least", value[0]) and compare(found, "at_most", value[1])
+    signs = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
+    return kind(found) == kind(value) and signs[test](plain(found), plain(value))
 
 
 # Anything that can be asked, of anybody -------------------------------------------------------------------------------
@@ -151,6 +149,11 @@ def one_or_several(values: list[str]) -> st.SearchStrategy[Any]:
 
 
 TOPIC_KEYS = ["newsletter", "product-news", "orders"]
+subscriptions = st.one_of(
+    st.sampled_from(TOPIC_KEYS).map(lambda key: {"subscribed": key}),
+    st.sampled_from(TOPIC_KEYS).map(lambda key: {"subscribed": key, "channel": "email"}),
+    st.sampled_from(TOPIC_KEYS[1:]).map(lambda key: {"subscribed": key, "channel": "sms"}),
+)
 questions = st.one_of(
     one_test("equals", scalars),
     one_test("in", st.lists(scalars, min_size=1, max_size=3)),
@@ -162,9 +165,7 @@ questions = st.one_of(
     st.builds(lambda v: {"language": v}, one_or_several(["de", "EN"])),
     st.builds(lambda v: {"locale": v}, one_or_several(["de", "de-at", "de-CH"])),
     st.builds(lambda v: {"timezone": v}, one_or_several(ZONES)),
-    st.sampled_from(TOPIC_KEYS).map(lambda key: {"subscribed": key}),
-    st.sampled_from(TOPIC_KEYS).map(lambda key: {"subscribed": key, "channel": "email"}),
-    st.sampled_from(TOPIC_KEYS[1:]).map(lambda key: {"subscribed": key, "channel": "sms"}),
+    subscriptions,
 )
 filters = st.recursive(
     questions,
@@ -214,14 +215,13 @@ class Town:
         return self.runner.run(self._fitting(asked, crowd))
 
     async def _fitting(self, asked: Audience, crowd: list[Person]) -> set[int]:
-        c = self.connection
         ids = [new_id() for _ in crowd]
-        await c.execute("DELETE FROM consents")
-        await c.execute("DELETE FROM recipients")
-        await settle(c, dict(zip(ids, crowd, strict=True)))
-        walked = await audiences.walk(c, asked, None, 100)
-        assert await audiences.count(c, asked) == len(walked) == len(await audiences.sample(c, asked, 100))
-        assert sum((await audiences.zones(c, asked)).values()) == len(walked)
+        c = self.connection
+        async with c.transaction(force_rollback=True):
+            await settle(c, dict(zip(ids, crowd, strict=True)))
+            walked = await audiences.walk(c, asked, None, 100)
+            assert await audiences.count(c, asked) == len(walked) == len(await audiences.sample(c, asked, 100))
+            assert sum((await audiences.zones(c, asked)).values()) == len(walked)
         return {ids.index(one) for one in walked}
 
 
@@ -254,3 +254,157 @@ def town(database_url: str) -> Iterator[Town]:
 def test_the_database_finds_exactly_those_for_whom_the_filter_holds(town: Town, asked, crowd) -> None:
     expected = {n for n, person in enumerate(crowd) if holds(asked, person)}
     assert town.fitting(audience(asked), crowd) == expected
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(subscriptions, st.lists(ledgers(), min_size=10, max_size=20))
+def test_subscribed_is_what_the_gate_would_say_of_consent(town: Town, asked, said) -> None:
+    crowd = [Person(events=lines) for lines in said]
+    expected = {n for n, person in enumerate(crowd) if holds(asked, person)}
+    assert town.fitting(audience(asked), crowd) == expected
+
+
+# One by one -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path) -> World:
+    return World(database, tmp_path)
+
+
+async def mark(world: World, people: list[UUID], attributes: dict[str, Any]) -> None:
+    await world.execute("UPDATE recipients SET attributes = %s WHERE id = ANY(%s)", Jsonb(attributes), people)
+
+
+async def a_list(world: World, people: list[UUID]) -> UUID:
+    id_ = new_id()
+    await world.execute("INSERT INTO lists (id, name, is_ready) VALUES (%s, 'A list', true)", id_)
+    await world.execute("INSERT INTO list_members SELECT %s, unnest(%s::uuid[])", id_, people)
+    return id_
+
+
+async def walked(world: World, asked: Audience, limit: int = 1000, zone: str | None = None) -> list[UUID]:
+    """Everybody, batch by batch."""
+    found: list[UUID] = []
+    async with world.database.connection() as c:
+        while batch := await audiences.walk(c, asked, found[-1] if found else None, limit, zone):
+            assert len(batch) <= limit
+            found += batch
+    return found
+
+
+HOSTILE = [
+    "'; DROP TABLE recipients; --",
+    "' OR true --",
+    "') OR (SELECT true) --",
+    "%s",
+    "%(after)s",
+    "%%",
+    "{scope}",
+    '"}',
+    "\\",
+    "$1",
+    "a,b}",
+]
+
+
+def harmless(test: str, text: str) -> Any:
+    return {"in": [text], "between": [text, text]}.get(test, text)
+
+
+@pytest.mark.anyio
+async def test_hostile_text_is_a_value_and_a_name_and_nothing_else(world: World) -> None:
+    mine, other = await world.people(2)
+    for text, test in itertools.product(HOSTILE, ["equals", "in", "above", "starts_with", "contains", "between"]):
+        await mark(world, [mine], {text: [text] if test == "contains" else text + "!" * (test == "above")})
+        asked = {"attribute": [text], test: harmless(test, text)}
+        plain_one = {"attribute": ["plan"], test: harmless(test, "pro")}
+        assert condition(audience(asked)).sql == condition(audience(plain_one)).sql
+        assert await walked(world, audience(asked)) == [mine]
+        assert await walked(world, audience({"not": asked})) == [other]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("limit", "page"), [(1, 1), (2, 5), (3, 4), (7, 30), (100, 15), (100, 1000)])
+async def test_a_walk_meets_everybody_once_in_order_however_large_its_steps(
+    world: World, monkeypatch, limit: int, page: int
+) -> None:
+    monkeypatch.setattr(audiences, "PAGE", page)
+    people = await world.people(30)
+    chosen = [people[n] for n in (3, 4, 11, 29)]
+    await mark(world, chosen, {"vip": True})
+    assert await walked(world, audience(), limit) == sorted(people)
+    assert await walked(world, audience({"attribute": "vip", "equals": True}), limit) == sorted(chosen)
+
+
+@pytest.mark.anyio
+async def test_a_list_is_met_less_those_who_are_on_others(world: World) -> None:
+    people = await world.people(12)
+    listed, left, also_left = people[2:9], people[:4], people[8:]
+    asked = audience(
+        list=str(await a_list(world, listed)),
+        exclude=[str(await a_list(world, left)), str(await a_list(world, also_left))],
+    )
+    assert await walked(world, asked, 2) == sorted(people[4:8])
+    async with world.database.connection() as c:
+        assert await audiences.count(c, asked) == 4
+        assert await audiences.zones(c, asked) == {"": 4}
+        shown = [row["external_id"] for row in await audiences.sample(c, asked, 3)]
+    assert set(shown) < {str(one) for one in people[4:8]}
+    assert len(shown) == 3
+
+
+@pytest.mark.anyio
+async def test_a_filter_stands_on_top_of_a_list(world: World) -> None:
+    people = await world.people(6)
+    await mark(world, people[::2], {"plan": "pro"})
+    asked = audience({"attribute": "plan", "equals": "pro"}, list=str(await a_list(world, people[:4])))
+    assert await walked(world, asked, 1) == [people[0], people[2]]
+
+
+@pytest.mark.anyio
+async def test_each_time_zone_is_walked_for_itself_and_those_without_one(world: World) -> None:
+    people = await world.people(9)
+    await world.execute("UPDATE recipients SET timezone = 'Asia/Kolkata' WHERE id = ANY(%s)", people[:4])
+    await world.execute("UPDATE recipients SET timezone = 'Europe/Vienna' WHERE id = ANY(%s)", people[4:6])
+    async with world.database.connection() as c:
+        found = await audiences.zones(c, audience())
+    assert found == {"": 3, "Asia/Kolkata": 4, "Europe/Vienna": 2}
+    parts = {zone: await walked(world, audience(), 2, zone) for zone in found}
+    assert {zone: len(part) for zone, part in parts.items()} == found
+    assert sorted(itertools.chain(*parts.values())) == sorted(people)
+
+
+@pytest.mark.anyio
+async def test_who_was_adopted_is_met_as_the_adopter_and_stays_left_out(world: World) -> None:
+    nameless, named = await world.people(2)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", nameless)
+    left_out = await a_list(world, [nameless])
+    held = await world.one("SELECT address FROM addresses WHERE recipient_id = %s", nameless)
+    address = GivenAddress.of(EmailAddress.restore(str(held)), world.hasher)
+
+    async def adopt(c: Connection) -> None:
+        await who.settle(c, [Given(str(named), {Channel.EMAIL: address})], new_id, replace=True)
+
+    await world.database.transact(adopt)
+    assert await world.one("SELECT merged_into FROM recipients WHERE id = %s", nameless) == named
+    assert await walked(world, audience()) == [named]
+    assert await walked(world, audience(list=str(left_out))) == [named]
+    assert await walked(world, audience(exclude=[str(left_out)])) == []
+
+
+@pytest.mark.anyio
+async def test_a_walk_goes_along_the_primary_key_whatever_is_asked(world: World, monkeypatch) -> None:
+    """So that a million are met in one pass: nothing is sorted, and no table is read from end to end."""
+    people = await world.people(3000)
+    await world.grant(people[::3], "topic:product-news", "sms")
+    hard = {"all": [{"subscribed": "product-news"}] + [{"attribute": "a", "equals": n} for n in range(5)]}
+    asked = audience(hard, exclude=[str(await a_list(world, people[:1500]))])
+    await world.execute("ANALYZE")
+    monkeypatch.setattr(audiences, "PAGE", 2000)
+    async with await world.database.connect() as c, c.transaction():  # one that has read nothing before
+        assert await audiences.walk(c, asked, people[10], 5000) == []
+        read = await rows(c, "SELECT relname, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables")
+    counted = {row["relname"]: (row["seq_tup_read"], row["idx_tup_fetch"]) for row in read}
+    assert [counted[name][0] for name in ("recipients", "consents", "list_members")] == [0, 0, 0]
+    assert len(people) - 11 <= counted["recipients"][1] <= 2 * len(people)  # and once more to find where a page ends

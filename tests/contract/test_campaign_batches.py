@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,9 +15,11 @@ from notifier.dispatch.sweep import Sweep
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
 from notifier.journal import boot_id
-from notifier_channels.contract import Ambiguous, Channel, Misconfigured, Receipt
+from notifier.rendering import Templates
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
 from tests.contract.test_deliver import Bell
-from tests.world import MANDATORY, MARKETING, Scripted, World, take
+from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, take
 
 pytestmark = pytest.mark.anyio
 
@@ -272,6 +275,25 @@ async def test_the_campaigns_data_stands_above_the_persons(world):
     provider = Scripted()
     await work(world, provider)
     assert [one.content.subject for one in provider.sent] == ["Number ours"]
+
+
+async def test_a_campaign_goes_out_in_the_name_of_its_sender(world):
+    other = Mailbox("Acme News", EmailAddress("news", "acme.test"))
+    world.templates = Templates.load(TEMPLATES, replace(IDENTITY, senders={"news": other}), "en")
+    people = await world.people(2)
+    await world.campaign(people)
+    await world.execute("UPDATE campaigns SET sender = 'news'")
+    provider = Scripted()
+    await work(world, provider)
+    assert {one.content.letterhead.sender for one in provider.sent} == {other}
+
+
+async def test_a_campaign_whose_sender_is_gone_fails_by_our_own_fault(world):
+    campaign = await world.campaign(await world.people(6))
+    await world.execute("UPDATE campaigns SET sender = 'news'")
+    await work(world, Scripted())
+    assert set((await world.of_campaign(campaign)).values()) == {("failed", "render:template")}
+    assert await world.one("SELECT pause_reason FROM campaigns") == "fails"
 
 
 async def test_a_notice_reaches_who_said_no_in_the_lane_of_campaigns_and_is_never_repeated_from_doubt(world):

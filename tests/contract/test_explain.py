@@ -86,6 +86,15 @@ async def test_a_cancelled_message_names_the_line_that_stopped_it(world):
     assert "List-Unsubscribe=One-Click" in no.text
 
 
+async def test_a_cancelled_campaign_is_named_beside_what_had_held_its_message_back(world):
+    [message] = await world.queue(await world.people(1), MARKETING)
+    await world.execute(
+        "UPDATE messages SET state = 'cancelled', reason = 'campaign_cancelled', due_at = NULL, decision ="
+        ' \'{"rule": "snoozed", "at": "2026-11-23T10:00:00Z"}\'',
+    )
+    assert (await explained(world, message)).why[-1] == "Its campaign was cancelled."
+
+
 async def test_a_message_that_the_gate_refused_says_why(world):
     [person] = await world.people(1)
     [message] = await world.queue([person], MARKETING)

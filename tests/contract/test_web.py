@@ -15,6 +15,7 @@ from notifier.store import keys
 from notifier.web import edge
 from notifier.web.guard import Guarded
 from tests.servers.api import Api, a_body, once
+from tests.servers.campaigns import ready_for
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +75,11 @@ async def test_the_api_is_this_and_nothing_else(api: Api) -> None:
         ("POST", "/v1/suppressions"),
         ("POST", "/v1/suppressions/lookup"),
         ("POST", "/v1/suppressions/{number}/lift"),
+        ("POST", "/v1/lists"),
+        ("GET", "/v1/lists"),
+        ("GET", "/v1/lists/{id}"),
+        ("DELETE", "/v1/lists/{id}"),
+        ("POST", "/v1/audiences/count"),
         ("GET", "/v1/messages/{id}/explanation"),
         ("POST", "/v1/explain"),
         ("GET", "/v1/events"),
@@ -82,6 +88,18 @@ async def test_the_api_is_this_and_nothing_else(api: Api) -> None:
         ("GET", "/v1/webhooks/{id}/given-up"),
         ("DELETE", "/v1/webhooks/{id}"),
         ("POST", "/v1/webhooks/{id}/replay"),
+        ("POST", "/v1/campaigns"),
+        ("GET", "/v1/campaigns"),
+        ("GET", "/v1/campaigns/{id}"),
+        ("PATCH", "/v1/campaigns/{id}"),
+        ("POST", "/v1/campaigns/{id}/preview"),
+        ("GET", "/v1/campaigns/{id}/preview"),
+        ("POST", "/v1/campaigns/{id}/schedule"),
+        ("POST", "/v1/campaigns/{id}/unschedule"),
+        ("POST", "/v1/campaigns/{id}/pause"),
+        ("POST", "/v1/campaigns/{id}/resume"),
+        ("POST", "/v1/campaigns/{id}/cancel"),
+        ("POST", "/v1/campaigns/{id}/test"),
     }
 
 
@@ -467,7 +485,12 @@ async def test_every_example_is_accepted(api: Api) -> None:
                 if path.startswith("/v1/webhooks/"):  # of the one that the example before has added
                     [endpoint] = await api.rows("SELECT id::text FROM webhook_endpoints")
                     there = path.replace("{id}", endpoint["id"])
-                response = await api.client.request(method, concrete(there, newest), content=body, headers=headers)
+                if path.startswith("/v1/campaigns/"):
+                    there = path.replace("{id}", await ready_for(api, path, example))
+                needed = {"name": "Spring"} if path == "/v1/lists" else {}
+                response = await api.client.request(
+                    method, concrete(there, newest), params=needed, content=body, headers=headers
+                )
                 assert response.is_success, response.text
                 assert response.status_code == 204 or not response.json().get("problems")
                 tried += 1

@@ -5,6 +5,7 @@ import pytest
 
 from notifier.app import App
 from notifier.domain.access import Scope
+from notifier.domain.campaigns import NEXT
 from notifier.web import reference
 from notifier.web.problems import Kinds
 from notifier.web.server import create_app
@@ -23,7 +24,8 @@ def document() -> dict:
 
 
 def test_the_page_names_every_route_and_no_other(document) -> None:
-    described = re.findall(r"^## (?:(GET|POST|PUT|DELETE) )(/\S+)$", (REFERENCE / "api.md").read_text(), re.MULTILINE)
+    text = (REFERENCE / "api.md").read_text()
+    described = re.findall(r"^## (?:(GET|POST|PUT|PATCH|DELETE) )(/\S+)$", text, re.MULTILINE)
     served = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
     assert set(described) == served
 
@@ -31,6 +33,16 @@ def test_the_page_names_every_route_and_no_other(document) -> None:
 def test_the_page_explains_every_scope(document) -> None:
     text = (REFERENCE / "api.md").read_text()
     assert re.findall(r"^\| `([a-z:]+)` \|", text, re.MULTILINE) == [str(scope) for scope in Scope]
+
+
+def test_the_page_shows_every_move_of_a_campaign_and_no_other() -> None:
+    table = (REFERENCE / "api.md").read_text().split("| state | may become | by |")[1].split("\n\n")[0]
+    shown: dict[str, set[str]] = {}
+    for first, following in re.findall(r"^\| ([a-z, ]*?) ?\| (.*?) ?\|", table, re.MULTILINE):
+        states = first.split(", ") if first else [next(reversed(shown))]
+        for state in states:
+            shown.setdefault(state, set()).update(re.findall(r"`([a-z]+)`", following))
+    assert shown == {str(state): set(map(str, following)) for state, following in NEXT.items()}
 
 
 def test_the_errors_are_those_that_there_are() -> None:

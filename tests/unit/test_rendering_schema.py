@@ -87,6 +87,12 @@ def test_sound_data_has_no_problems() -> None:
     assert SCHEMA.problems({"name": "A\\u0000"}, "") == []  # six characters that only look like NUL
 
 
+def test_of_data_that_is_only_a_part_what_is_missing_at_the_top_is_no_mistake() -> None:
+    assert SCHEMA.problems({"count": 1}, "", partly=True) == []
+    found = SCHEMA.problems({"items": [{}], "unknown": 1, "count": 9}, "/data", partly=True)
+    assert {problem.pointer for problem in found} == {"/data/items/0/a~1b", "/data/unknown", "/data/count"}
+
+
 def test_nesting_that_would_exhaust_the_stack_is_refused() -> None:
     deep: dict[str, Any] = {}
     for _ in range(50_000):

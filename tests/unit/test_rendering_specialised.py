@@ -129,8 +129,9 @@ WHOLE = [
     ("a line end in a value", LETTER, {"p": "a\nb"}),
     ("a carriage return in a value", LETTER, {"p": "a\r"}),
     ("nothing between two line ends", LETTER | {"txt": "a\n\n{{ p }}\n\nb"}, {"p": ""}),
-    ("nothing at the end of HTML", LETTER | {"html": "<p>\n{{ q }}"}, {"p": "a", "q": ""}),
+    ("nothing at the end of HTML that ends in a line end", LETTER | {"html": "<p>\n{{ q }}"}, {"p": "a", "q": ""}),
     ("a value set in the template", LETTER | {"txt": "{% set x = p %}{{ x }}"}, {"p": "a"}),
+    ("a default set in the template", LETTER | {"txt": "{% set x = p|default('-') %}{{ x }}"}, {"p": "a"}),
     ("a loop's name that is a person's", LETTER | {"txt": "{% for p in 'ab' %}{{ p }}{% endfor %}"}, {"p": "a"}),
     (
         "a loop's number beside a value",
@@ -164,6 +165,11 @@ WHOLE = [
         {"subject": "a", "html": '<p aria-hidden="{{ p }}">x</p>'},
         {"p": "true"},
     ),
+    (
+        "a derived text with tags in a value",
+        {"subject": "a", "html": "{% set s %}<br>{% endset %}<p>{{ s ~ p }}</p>"},
+        {"p": "a"},
+    ),
     ("a derived text with blanks at a value's end", {"subject": "a", "html": "<p>a {{ p }} b</p>"}, {"p": " x "}),
     ("a derived text with two blanks in a value", {"subject": "a", "html": "<p>{{ p }}</p>"}, {"p": "x  y"}),
     ("a derived text with a vertical tab in a value", {"subject": "a", "html": "<p>{{ p }}</p>"}, {"p": "x\vy"}),
@@ -192,7 +198,7 @@ REFUSED = [
         LETTER | {"html": '{{ link }}<a href="{{ link }}">a</a>'},
         {"p": "a", "link": "x"},
     ),
-    ("an empty subject", LETTER | {"subject": "{{ p }}"}, {"p": " \n"}),
+    ("an empty subject", {"subject": "{{ p }}", "txt": "Hello"}, {"p": " \n"}),
     ("too much", LETTER | {"txt": "{{ p }}{{ p }}"}, {"p": "x" * 600_000}),
     ("too many turns", LETTER | {"txt": "{{ tags|join }}{{ p }}"}, {"p": "x", "tags": [""] * 100_001}),
     (
@@ -213,7 +219,7 @@ def test_a_time_zone_that_nobody_knows_is_refused_although_no_time_is_shown():
 
 
 def test_what_is_formatted_is_shared_only_by_those_who_write_it_alike():
-    template = made(LETTER | {"txt": "{{ when|datetime }} {{ total|money('EUR') }} {{ p }}"})
+    template = made(LETTER | {"txt": "{{ when|datetime }} {{ '2026-03-12'|date }} {{ total|money('EUR') }} {{ p }}"})
     campaign = {"when": "2026-03-12T23:30:00Z", "total": "1999.50"}
     special = Specialised.of(template, campaign)
     texts = set()
@@ -236,6 +242,13 @@ def test_a_person_without_what_others_have_gets_the_same_as_without_the_campaign
     special = Specialised.of(template, {})
     for own in ({"p": "a"}, {"p": "a", "plan": "gold"}, {"plan": "gold"}, {"p": "b", "plan": "x"}):
         both(template, {}, person(own), special)
+
+
+def test_a_person_with_a_link_to_the_settings_gets_it_although_another_had_none():
+    template = made(LETTER | {"txt": "{% if preferences_url %}Settings: {{ preferences_url }}{% endif %} {{ p }}"})
+    special = Specialised.of(template, {})
+    for prefers in (False, True, False):
+        assert isinstance(both(template, {}, person({"p": "a"}, prefers=prefers), special), WrittenEmail)
 
 
 def test_what_the_campaign_says_it_says_to_everybody():

@@ -6,6 +6,9 @@ import pytest
 
 from notifier import settings
 from notifier.errors import NotConfigured
+from notifier.rendering import Identity
+from notifier_channels.addresses import EmailAddress
+from notifier_channels.contract import Mailbox
 
 PRODUCTION = {
     "DATABASE_URL": "postgresql://here",
@@ -85,3 +88,40 @@ def test_a_secret_that_could_be_guessed_is_refused(environment, name):
 def test_topics_are_separated_by_commas(environment):
     environment.setenv("NOTIFIER_SES_TOPIC_ARNS", "arn:aws:sns:a:1:x, arn:aws:sns:a:1:y")
     assert settings.load().ses_topic_arns == ("arn:aws:sns:a:1:x", "arn:aws:sns:a:1:y")
+
+
+def test_other_senders_are_read_by_name(environment):
+    environment.setenv(
+        "NOTIFIER_SENDERS", "shop=The Shop <shop@example.com>; press = Press, Vienna <press@example.com>;"
+    )
+    senders = settings.load().senders
+    assert senders == {"shop": ("The Shop", "shop@example.com"), "press": ("Press, Vienna", "press@example.com")}
+    environment.setenv("NOTIFIER_SENDER_ADDRESS", "hello@example.com")
+    identity = Identity.from_settings(settings.load_appearance())
+    assert identity.senders["press"] == Mailbox("Press, Vienna", EmailAddress("press", "example.com"))
+
+
+@pytest.mark.parametrize(
+    "senders",
+    [
+        "shop",
+        "shop=<shop@example.com>",
+        "Shop=The Shop <shop@example.com>",
+        "shop=The Shop shop@example.com",
+        "a=A <a@example.com>; a=B <b@example.com>",
+        "a=A <a@example.com>, b=B <b@example.com>",
+        "a=A\nBcc <a@example.com>",
+    ],
+)
+def test_senders_that_cannot_be_told_apart_are_refused_without_being_repeated(environment, senders):
+    environment.setenv("NOTIFIER_SENDERS", senders)
+    with pytest.raises(NotConfigured, match="NOTIFIER_SENDERS") as problem:
+        settings.load()
+    assert "@" not in str(problem.value)
+
+
+def test_a_sender_without_a_usable_address_is_named_by_its_setting(environment):
+    environment.setenv("NOTIFIER_SENDER_ADDRESS", "hello@example.com")
+    environment.setenv("NOTIFIER_SENDERS", "shop=The Shop <nonsense>")
+    with pytest.raises(NotConfigured, match="NOTIFIER_SENDERS"):
+        Identity.from_settings(settings.load_appearance())

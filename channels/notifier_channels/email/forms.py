@@ -101,8 +101,10 @@ def _filling(value: str) -> tuple[bytes, int]:
         raw = mime.quoted_printable(f"{value}{_STAND_IN}")[: -len(SOFT_BREAK)]
     elif len(value) > ROOM:
         raw = SOFT_BREAK.join([value[start : start + ROOM].encode() for start in range(0, len(value), ROOM)])
-    else:
+    elif value.startswith("."):
         raw = value.encode()
+    else:
+        return value.encode(), 0
     safe = (b"." if raw.startswith(b".") else b"") + raw.replace(b"\r\n.", b"\r\n..")
     return safe, len(safe) - len(raw)
 
