@@ -48,13 +48,24 @@ class PlannedBatch:
     category: Category
 
 
+_CAMPAIGNS = "SELECT id, state, data, sender, expires_at, spoiled_in_row FROM campaigns WHERE id = ANY(%s)"
+
+
 async def campaigns(c: Connection, ids: Collection[UUID]) -> dict[UUID, Campaign]:
-    """These campaigns, as they stand now."""
-    query = "SELECT id, state, data, sender, expires_at, spoiled_in_row FROM campaigns WHERE id = ANY(%s)"
-    return {
-        row["id"]: Campaign(**{**row, "state": CampaignState(row["state"])})
-        for row in await rows(c, query, (list(ids),))
-    }
+    """These campaigns, as they stand now. One that is paused stays so until the transaction ends.
+
+    Whoever resumes it wakes what waits for that: also what this transaction is laying aside.
+    """
+    found = await _campaigns(c, _CAMPAIGNS, ids)
+    if paused := [id_ for id_, campaign in found.items() if campaign.state is CampaignState.PAUSED]:
+        # Not when it is sent: a pause would have to wait until no gate is open anywhere.
+        found |= await _campaigns(c, f"{_CAMPAIGNS} FOR SHARE", paused)
+    return found
+
+
+async def _campaigns(c: Connection, query: str, ids: Collection[UUID]) -> dict[UUID, Campaign]:
+    found = await rows(c, query, (list(ids),))
+    return {row["id"]: Campaign(**{**row, "state": CampaignState(row["state"])}) for row in found}
 
 
 # In hand --------------------------------------------------------------------------------------------------------------

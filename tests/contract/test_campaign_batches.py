@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.dispatch import steering
 from notifier.dispatch.brakes import _runs
 from notifier.dispatch.sweep import Sweep
+from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
 from notifier.journal import boot_id
 from notifier.rendering import Templates
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
-from tests.contract.test_deliver import Bell
-from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, take
+from tests.contract.test_deliver import Bell, until_somebody_waits
+from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, take
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +116,26 @@ async def test_a_deferred_message_of_a_paused_campaign_waits_and_one_of_a_cancel
         await work(world, provider)
         assert set((await world.of_campaign(campaign)).values()) == {expected}
         assert provider.sent == []
+
+
+async def test_what_a_gate_lays_aside_while_its_campaign_is_resumed_is_due_at_once(world):
+    people = await world.people(2)
+    campaign = await world.campaign(people)
+    await world.execute("UPDATE recipients SET snoozed_until = clock_timestamp() + interval '10 minutes'")
+    await work(world, Scripted())
+    await world.execute("UPDATE messages SET due_at = clock_timestamp()")
+    await world.database.transact(lambda c: steering.pause(c, campaign, OPERATOR))
+    async with world.worker(Scripted(), Lane.MARKETING) as deliver:
+        batch = await claim(deliver)
+        async with world.database.connection() as c, c.transaction():
+            await deliver.gate.queued(c, batch)
+            resuming = asyncio.create_task(world.database.transact(lambda c: steering.resume(c, campaign, OPERATOR)))
+            waiting = asyncio.create_task(until_somebody_waits(world))
+            await asyncio.wait([resuming, waiting], return_when="FIRST_COMPLETED")
+            waiting.cancel()
+        await resuming
+    assert set((await world.of_campaign(campaign)).values()) == {("queued", "campaign_paused")}
+    assert await world.one("SELECT count(*) FROM messages WHERE due_at <= clock_timestamp()") == 2
 
 
 async def test_of_two_people_with_one_address_one_gets_it(world):
