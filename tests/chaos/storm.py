@@ -16,12 +16,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 from uuid import UUID
 
 import httpx
 from psycopg.types.json import Jsonb
 
+from notifier.dispatch import steering
+from notifier.domain.access import OPERATOR
+from notifier.domain.campaigns import CampaignState
 from notifier.store import templates
 from notifier.store.database import rows
 from notifier_channels.contract import Channel
@@ -40,15 +44,6 @@ INSERT INTO campaigns (id, name, state, template, data, audience, schedule, rate
                        category, scheduled_at, expires_at)
 VALUES (%s, 'Spring', 'scheduled', %s, %s, '{}', '{"at": null}', %s, 'operator', %s, %s, 'marketing', now(),
         now() + interval '1 day')
-"""
-_PAUSE = """
-UPDATE campaigns SET state = 'paused', pause_reason = 'asked' WHERE id = %s AND state = 'sending'
-RETURNING clock_timestamp()
-"""
-_RESUME = "UPDATE campaigns SET state = 'sending', pause_reason = NULL WHERE id = %s AND state = 'paused' RETURNING id"
-_WAKE = """
-UPDATE messages SET due_at = clock_timestamp()
-WHERE campaign_id = %s AND due_at IS NOT NULL AND state = 'queued' AND reason = 'campaign_paused'
 """
 _IN_HAND = """
 SELECT EXISTS (SELECT 1 FROM campaign_batches WHERE campaign_id = %(id)s AND worker_id IS NOT NULL)
@@ -94,12 +89,13 @@ class Town:
     async def settle(cls, world: World, count: int) -> Town:
         """Of a hundred people, two have no address, four live two and two, and five have said no."""
         people = await world.people(count)
-        homeless, guests, hosts, refusing = people[0::50], people[1::50], people[2::50], people[3::20]
+        homeless, guests, refusing = people[0::50], people[1::50], people[3::20]
+        hosts = people[2::50][::-1]  # far from their guests, so that they are in different batches
         await world.execute("UPDATE addresses SET removed_at = now() WHERE recipient_id = ANY(%s)", homeless)
-        await world.execute(_MOVE_TOGETHER, guests[: len(hosts)], hosts)
+        guests = guests[: len(hosts)]
+        await world.execute(_MOVE_TOGETHER, guests, hosts)
         await world.withdraw(refusing)
-        sharing = [*guests[: len(hosts)], *hosts]
-        return cls(people, frozenset(homeless), frozenset(sharing), frozenset(refusing))
+        return cls(people, frozenset(homeless), frozenset([*guests, *hosts]), frozenset(refusing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +165,9 @@ class Storm:
 
     async def _stand_still(self, killing: asyncio.Task[None]) -> None:
         """Pause, let what was in hand come to rest and some more processes die, and resume."""
-        paused_at = await self._one(_PAUSE, self.campaign)
-        assert paused_at, "it is not being sent any more"
+        database, paused = self.crew.world.database, CampaignState.PAUSED
+        assert (await database.transact(lambda c: steering.pause(c, self.campaign, OPERATOR))).state is paused
+        paused_at = await self._one("SELECT clock_timestamp()")
         while await self._one(_IN_HAND, id=self.campaign):
             await asyncio.sleep(0.02)
         last_begun = await self._one(_BEGUN_SINCE, at=paused_at)
@@ -180,8 +177,7 @@ class Storm:
             await asyncio.sleep(0.05)
         begun = await self._one("SELECT count(*) FROM attempts WHERE number > %s", number)
         self.pauses.append(Pause(last_begun, begun, frozenset(id_ for id_, _ in self.taken()[taken:])))
-        assert await self._one(_RESUME, self.campaign), "it is not paused any more"
-        await self.crew.world.execute(_WAKE, self.campaign)
+        await database.transact(lambda c: steering.resume(c, self.campaign, OPERATOR))
 
     # Presses ----------------------------------------------------------------------------------------------------------
 
@@ -219,7 +215,9 @@ class Storm:
             await asyncio.sleep(0.05)
 
     async def _state(self) -> str:
-        """Where the campaign stands; raises AssertionError when it has stopped by itself."""
+        """Where the campaign stands; raises AssertionError when it, or one of its processes, has stopped by itself."""
+        fallen = [name for name, process in self.crew.processes.items() if process.returncode not in {None, -SIGKILL}]
+        assert not fallen, f"ended by themselves: {fallen}"
         reason = await self._one("SELECT pause_reason FROM campaigns WHERE id = %s", self.campaign)
         assert reason in {None, "asked"}, f"the campaign was paused by itself: {reason}"
         state: str = await self._one("SELECT state FROM campaigns WHERE id = %s", self.campaign)
