@@ -374,6 +374,24 @@ async def test_the_second_channel_of_a_campaign_waits_for_the_first(world):
     assert len(mail.sent) == 2
 
 
+@pytest.mark.parametrize("size", [500, 1], ids=["in one batch", "in two batches"])
+async def test_of_two_people_with_one_number_one_gets_it_on_a_later_channel_too(world, size):
+    people = await world.people(3)
+    phones = await world.phones(people)
+    await world.execute(
+        "UPDATE addresses a SET (address, address_hash) = (o.address, o.address_hash) FROM addresses o"
+        " WHERE a.id = %s AND o.id = %s", phones[1], phones[0],
+    )  # fmt: skip
+    await world.grant(people, f"topic:{MARKETING}", "sms")
+    campaign = await world.campaign(people, by=Channel.SMS, step=1)
+    text = Scripted()
+    async with world.worker({Channel.SMS: text}, Lane.MARKETING, batch_size=size) as deliver:
+        await deliver(())
+    fates = sorted(map(str, (await world.of_campaign(campaign)).values()))
+    assert fates == ["('accepted', None)", "('accepted', None)", "('suppressed', 'duplicate_address')"]
+    assert len(text.sent) == 2
+
+
 # Stopping by itself ---------------------------------------------------------------------------------------------------
 
 
