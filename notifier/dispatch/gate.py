@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -71,7 +72,7 @@ class Gate:
         campaigns = await batches.campaigns(c, of) if of else {}
         await self.judge.shelf.fetch(c, {row["template_version"] for row in facts})
         turns = await self._turns(c, [row for row in facts if row["step"]])
-        decided = await self.judge(c, facts, Known(campaigns, turns))
+        decided = await self.judge(c, facts, Known(campaigns, turns, await _taken(c, facts)))
         await messages.rule(c, self.worker, [*on_hold.values(), *(_ruling(verdict) for _, verdict in decided)])
         ended = [row["id"] for row, verdict in decided if row["is_followed"] and isinstance(verdict, Refusal)]
         await messages.wake_followers(c, ended)
@@ -120,9 +121,7 @@ class Gate:
         on_hold = await hold(c, facts, self.providers)
         held = [_born(row, on_hold[row["id"]]) for row in facts if row["id"] in on_hold]
         facts = [row for row in facts if row["id"] not in on_hold]
-        shared = {row["address_hash"] for row in facts if row["is_shared"]}
-        taken = await batches.lock_shared(c, batch.campaign_id, shared) if shared else set()
-        decided = await self.judge(c, facts, Known(campaigns, taken=taken))
+        decided = await self.judge(c, facts, Known(campaigns, taken=await _taken(c, facts)))
         born = [_born(row, _ruling(verdict)) for row, verdict in decided]
         intents = await batches.bear(c, self.worker, batch, times, [*born, *held], provider)
         return self._permitted(decided, intents, campaigns, batch)
@@ -180,6 +179,16 @@ class Gate:
 def _text(decision: Decision) -> str:
     """As it stays on the message. Most messages of a batch rest on the same."""
     return json.dumps(decision.note)
+
+
+async def _taken(c: Connection, facts: Sequence[Row]) -> set[tuple[UUID, bytes]]:
+    """The shared addresses of these messages at which their campaigns have gone to somebody already."""
+    shared: defaultdict[UUID, set[bytes]] = defaultdict(set)
+    for row in facts:
+        if row["is_shared"]:
+            shared[row["campaign_id"]].add(row["address_hash"])
+    found = [await batches.lock_shared(c, campaign, shared[campaign]) for campaign in sorted(shared)]
+    return set().union(*found)
 
 
 def _ruling(verdict: Verdict) -> Ruling:

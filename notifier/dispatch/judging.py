@@ -16,10 +16,10 @@ from notifier.dispatch.timing import Timing
 from notifier.domain.caps import Cap, Sent
 from notifier.domain.consent import (
     ConsentEvent,
+    Deferral,
     Facts,
     Permit,
     Question,
-    Refusal,
     Suppression,
     Topic,
     Verdict,
@@ -43,7 +43,7 @@ class Known:
 
     campaigns: Mapping[UUID, Campaign] = field(default_factory=dict)  #: as they stand now
     turns: Mapping[UUID, Turn] = field(default_factory=dict)  #: of messages of a later step
-    taken: Collection[bytes] = ()  #: shared addresses at which the campaign has gone to somebody already
+    taken: Collection[tuple[UUID, bytes]] = ()  #: shared addresses at which a campaign has gone to somebody already
     at: datetime | None = None  #: the instant that is asked about, when it is not now
 
 
@@ -76,15 +76,16 @@ class Judge:
                 said.get(person, ()),
                 [one for digest in digests for one in standing.get(digest, ())] if standing else (),
                 sent[person] if some else (),
-                is_doubled=row["address_hash"] in doubled,
+                is_doubled=(row["campaign_id"], row["address_hash"]) in doubled,
             )
             question = self._question(row, some, known)
             verdict = decide(question, found, row["now"])
             decided.append((row, verdict))
             if some and isinstance(verdict, Permit):
                 sent[person].append(Sent(row["now"], question.topic.key, question.channel))
-            if row.get("is_shared") and not isinstance(verdict, Refusal):
-                doubled.add(row["address_hash"])
+            # What of a later step is laid aside may yet prove needless.
+            if row["is_shared"] and isinstance(verdict, Permit if row["step"] else Permit | Deferral):
+                doubled.add((row["campaign_id"], row["address_hash"]))
         return decided
 
     def topic(self, row: Row) -> Topic:

@@ -87,7 +87,8 @@ class Reckoning:
             facts = [row for channel in channels for row in await self._facts(c, run, channel, turns)]
             shared = {row["address_hash"] for row in facts if row["is_shared"]}
             waiting = _turns(run, step, facts, turns, decided) if step else {}
-            known = Known(turns=waiting, taken=shared & run.taken, at=min(turns.values()))
+            taken = {(run.asked.campaign_id, digest) for digest in shared & run.taken}
+            known = Known(turns=waiting, taken=taken, at=min(turns.values()))
             for row, verdict in await self.judge(c, facts, known):
                 run.found.note(row["channel"], row["external_id"], verdict, row["now"])
                 decided[row["recipient_id"]].append((row["channel"], verdict))

@@ -48,13 +48,24 @@ class PlannedBatch:
     category: Category
 
 
+_CAMPAIGNS = "SELECT id, state, data, sender, expires_at, spoiled_in_row FROM campaigns WHERE id = ANY(%s)"
+
+
 async def campaigns(c: Connection, ids: Collection[UUID]) -> dict[UUID, Campaign]:
-    """These campaigns, as they stand now."""
-    query = "SELECT id, state, data, sender, expires_at, spoiled_in_row FROM campaigns WHERE id = ANY(%s)"
-    return {
-        row["id"]: Campaign(**{**row, "state": CampaignState(row["state"])})
-        for row in await rows(c, query, (list(ids),))
-    }
+    """These campaigns, as they stand now. One that is paused stays so until the transaction ends.
+
+    Whoever resumes it wakes what waits for that: also what this transaction is laying aside.
+    """
+    found = await _campaigns(c, _CAMPAIGNS, ids)
+    if paused := [id_ for id_, campaign in found.items() if campaign.state is CampaignState.PAUSED]:
+        # Not when it is sent: a pause would have to wait until no gate is open anywhere.
+        found |= await _campaigns(c, f"{_CAMPAIGNS} FOR SHARE", paused)
+    return found
+
+
+async def _campaigns(c: Connection, query: str, ids: Collection[UUID]) -> dict[UUID, Campaign]:
+    found = await rows(c, query, (list(ids),))
+    return {row["id"]: Campaign(**{**row, "state": CampaignState(row["state"])}) for row in found}
 
 
 # In hand --------------------------------------------------------------------------------------------------------------
@@ -153,10 +164,11 @@ async def facts_of(c: Connection, batch: PlannedBatch) -> list[Row]:
     return await rows(c, _FACTS, (batch.channel, list(batch.recipients)))
 
 
-async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) -> set[bytes]:
+async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) -> set[tuple[UUID, bytes]]:
     """Of these addresses, which several people hold: those at which the campaign has gone to somebody already.
 
-    Two batches with two holders of one address take turns until they commit.
+    Two batches with two holders of one address take turns until they commit. What waits in the queue may go, unless it
+    is of a later step: that is not decided before its turn.
     """
     chosen = sorted(hashes)
     for digest in chosen:  # in one order; a statement for each, as an aggregate's order is not the locks'
@@ -167,10 +179,11 @@ async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) 
         c,
         "SELECT DISTINCT a.address_hash FROM addresses a JOIN messages m ON m.address_id = a.id"
         " AND m.recipient_id = a.recipient_id AND m.channel = a.channel AND m.campaign_id = %s AND NOT m.is_test"
-        " WHERE a.address_hash = ANY(%s) AND m.state NOT IN ('suppressed', 'expired', 'cancelled')",
+        " WHERE a.address_hash = ANY(%s) AND m.state NOT IN ('suppressed', 'expired', 'cancelled')"
+        " AND (m.step = 0 OR m.state NOT IN ('queued', 'claimed'))",
         (campaign, chosen),
     )
-    return {row["address_hash"] for row in found}
+    return {(campaign, row["address_hash"]) for row in found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,9 @@ SELECT m.id, m.recipient_id, m.channel, m.category, m.topic, m.template_version,
        a.hash_key, a.removed_at, n.data, CASE WHEN m.campaign_id IS NOT NULL THEN r.attributes END AS attributes,
        CASE WHEN m.channel = 'push' THEN (SELECT d.platform FROM devices d WHERE d.address_id = m.address_id) END
            AS platform,
+       m.campaign_id IS NOT NULL AND m.step > 0 AND EXISTS (
+           SELECT 1 FROM addresses o WHERE o.channel = a.channel AND o.address_hash = a.address_hash
+           AND o.removed_at IS NULL AND o.recipient_id <> m.recipient_id) AS is_shared,
        clock_timestamp() AS now
 FROM messages m
 JOIN recipients r ON r.id = m.recipient_id

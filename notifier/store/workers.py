@@ -48,7 +48,8 @@ async def dead(c: Connection) -> list[int]:
     found = await rows(
         c,
         "SELECT id FROM workers"
-        " WHERE (ended_at IS NULL OR id IN (SELECT worker_id FROM messages WHERE worker_id IS NOT NULL))"
+        " WHERE (ended_at IS NULL OR id IN (SELECT worker_id FROM messages WHERE worker_id IS NOT NULL"
+        "   UNION ALL SELECT worker_id FROM campaign_batches WHERE worker_id IS NOT NULL))"
         "  AND id NOT IN (SELECT objid::int FROM pg_locks"
         "   WHERE locktype = 'advisory' AND classid = %s AND database = (SELECT oid FROM pg_database"
         "    WHERE datname = current_database()))"

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,17 @@ from uuid import UUID
 
 from tests.world import KEYS, TEMPLATES, World
 
+LOG = "accepted.log"  #: of the SMTP server, in the directory that `fleet` is given
 DELAY = "0.02"  #: seconds that the SMTP server takes for each message, so that kills find something on the wire
 LONGEST = 200  #: seconds that a test waits; the signal of pytest's own limit may strike another task, and be lost there
 UNDER_WAY = "state IN ('queued', 'claimed', 'sending')"
 LANES = ("transactional", "marketing", "marketing")
+MEMBERS = (*(f"worker --lane {lane}/{number}" for number, lane in enumerate(LANES)), "scheduler/0")
 
 
 @dataclass(slots=True)
 class Fleet:
-    """One scheduler, one transactional and two marketing workers, whose messages go to one far end."""
+    """Processes of the service, whose messages go to one far end."""
 
     world: World
     environment: dict[str, str]
@@ -36,7 +38,7 @@ class Fleet:
         """Start a member; its name is its command, with a number behind it."""
         command = name.split("/", maxsplit=1)[0].split(" ")
         self.processes[name] = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self.module, *command, env=self.environment
+            sys.executable, "-m", self.module, *command, env=self.environment, stdout=subprocess.DEVNULL
         )
 
     async def kill(self, name: str) -> None:
@@ -58,7 +60,7 @@ class Fleet:
 
     async def until_begun(self, workers: int) -> None:
         """Wait until so many workers have ever begun: from then on SIGTERM finds somebody who listens."""
-        while await self.world.one("SELECT count(*) FROM workers") < workers:
+        while not await self.world.one("SELECT count(*) >= %s FROM workers", workers):
             await asyncio.sleep(0.02)
 
     async def until_accepted(self, count: int) -> None:
@@ -78,10 +80,17 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    world: World, redis_url: str, directory: Path, *, module: str = "notifier.cli", **settings: str
+    world: World,
+    redis_url: str,
+    directory: Path,
+    *,
+    module: str = "notifier.cli",
+    members: Sequence[str] = MEMBERS,
+    longest: float = LONGEST,
+    **settings: str,
 ) -> AsyncIterator[Fleet]:
     """Everything started, around an SMTP server in a process of its own; ended however the test ends."""
-    log = directory / "accepted.log"
+    log = directory / LOG
 
     def accepted() -> Counter[UUID]:
         lines = log.read_text().splitlines() if log.exists() else []
@@ -95,7 +104,7 @@ async def fleet(
         assert sink.stdout is not None
         port = int((await sink.stdout.readline()).split()[-1])
         settings = {"NOTIFIER_SMTP_URL": f"smtp://127.0.0.1:{port}?tls=none", **settings}
-        async with crew_around(world, redis_url, accepted, settings, module) as crew:
+        async with crew_around(world, redis_url, accepted, settings, module, members, longest) as crew:
             yield crew
     finally:
         sink.kill()
@@ -109,8 +118,10 @@ async def crew_around(
     accepted: Callable[[], Counter[UUID]],
     settings: Mapping[str, str],
     module: str = "notifier.cli",
+    members: Sequence[str] = MEMBERS,
+    longest: float = LONGEST,
 ) -> AsyncIterator[Fleet]:
-    """The members, started; killed however the test ends."""
+    """The members, started; killed however the test ends. By default one of everything, and two marketing workers."""
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -125,13 +136,20 @@ async def crew_around(
     }
     crew = Fleet(world, environment, accepted, module)
     try:
-        for number, lane in enumerate(LANES):
-            await crew.start(f"worker --lane {lane}/{number}")
-        await crew.start("scheduler/0")
-        async with asyncio.timeout(LONGEST):
+        for name in members:
+            await crew.start(name)
+        async with asyncio.timeout(longest):
             yield crew
     finally:
         for process in crew.processes.values():
             if process.returncode is None:
                 process.kill()
             await process.wait()
+
+
+async def flush(redis_url: str) -> None:
+    """Empty Redis: rings, paces, and whatever else is shared through it."""
+    reader, writer = await asyncio.open_unix_connection(redis_url.removeprefix("unix://"))
+    writer.write(b"FLUSHALL\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    writer.close()

@@ -3,9 +3,9 @@
 import ctypes
 
 from notifier.cli import app
-from notifier.dispatch import deliver
+from notifier.dispatch import composing
 
-render = deliver.render
+render = composing.render
 
 
 def fragile_render(permit, template, channel, ingredients):
@@ -18,5 +18,5 @@ def fragile_render(permit, template, channel, ingredients):
 
 
 if __name__ == "__main__":
-    deliver.render = fragile_render
+    composing.render = fragile_render
     app()

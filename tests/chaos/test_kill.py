@@ -15,7 +15,7 @@ import pytest
 
 from notifier import embedded
 from notifier.store.database import rows
-from tests.chaos.fleet import fleet
+from tests.chaos.fleet import fleet, flush
 from tests.world import MARKETING, TRANSACTIONAL, World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300), pytest.mark.xdist_group("chaos")]
@@ -115,13 +115,6 @@ async def test_redis_flushed_and_stopped_in_the_middle_costs_nothing_but_time(wo
                 assert len(crew.accepted()) == 820
         finally:
             valkey.stop()
-
-
-async def flush(url: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(url.removeprefix("unix://"))
-    writer.write(b"FLUSHALL\r\n")
-    assert await reader.readline() == b"+OK\r\n"
-    writer.close()
 
 
 @pytest.mark.parametrize("harm", ["hang", "crash"])

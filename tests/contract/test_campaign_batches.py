@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.dispatch import steering
 from notifier.dispatch.brakes import _runs
 from notifier.dispatch.sweep import Sweep
+from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
 from notifier.journal import boot_id
 from notifier.rendering import Templates
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
-from tests.contract.test_deliver import Bell
-from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, take
+from tests.contract.test_deliver import Bell, until_somebody_waits
+from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, take
 
 pytestmark = pytest.mark.anyio
 
@@ -117,6 +119,26 @@ async def test_a_deferred_message_of_a_paused_campaign_waits_and_one_of_a_cancel
         assert provider.sent == []
 
 
+async def test_what_a_gate_lays_aside_while_its_campaign_is_resumed_is_due_at_once(world):
+    people = await world.people(2)
+    campaign = await world.campaign(people)
+    await world.execute("UPDATE recipients SET snoozed_until = clock_timestamp() + interval '10 minutes'")
+    await work(world, Scripted())
+    await world.execute("UPDATE messages SET due_at = clock_timestamp()")
+    await world.database.transact(lambda c: steering.pause(c, campaign, OPERATOR))
+    async with world.worker(Scripted(), Lane.MARKETING) as deliver:
+        batch = await claim(deliver)
+        async with world.database.connection() as c, c.transaction():
+            await deliver.gate.queued(c, batch)
+            resuming = asyncio.create_task(world.database.transact(lambda c: steering.resume(c, campaign, OPERATOR)))
+            waiting = asyncio.create_task(until_somebody_waits(world))
+            await asyncio.wait([resuming, waiting], return_when="FIRST_COMPLETED")
+            waiting.cancel()
+        await resuming
+    assert set((await world.of_campaign(campaign)).values()) == {("queued", "campaign_paused")}
+    assert await world.one("SELECT count(*) FROM messages WHERE due_at <= clock_timestamp()") == 2
+
+
 async def test_of_two_people_with_one_address_one_gets_it(world):
     people = await world.people(3)
     await world.execute(
@@ -171,6 +193,23 @@ async def test_a_batch_of_a_worker_that_died_before_its_intent_is_taken_again(wo
         async with world.database.connection() as c:
             assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
         dead.journal.close()
+    await sweep(world)
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 5
+    assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
+
+
+async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_taken_again(world):
+    """What a killed client had sent may be carried out once it has been recovered."""
+    people = await world.people(5)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        dead.journal.close()
+    await sweep(world)
+    assert await world.one("SELECT count(*) FROM workers WHERE ended_at IS NULL") == 0
+    async with world.database.connection() as c:
+        assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
     await sweep(world)
     provider = Scripted()
     await work(world, provider)
@@ -334,6 +373,24 @@ async def test_the_second_channel_of_a_campaign_waits_for_the_first(world):
     assert found[0] == "email accepted 0"
     assert found[2].startswith("sms")
     assert len(mail.sent) == 2
+
+
+@pytest.mark.parametrize("size", [500, 1], ids=["in one batch", "in two batches"])
+async def test_of_two_people_with_one_number_one_gets_it_on_a_later_channel_too(world, size):
+    people = await world.people(3)
+    phones = await world.phones(people)
+    await world.execute(
+        "UPDATE addresses a SET (address, address_hash) = (o.address, o.address_hash) FROM addresses o"
+        " WHERE a.id = %s AND o.id = %s", phones[1], phones[0],
+    )  # fmt: skip
+    await world.grant(people, f"topic:{MARKETING}", "sms")
+    campaign = await world.campaign(people, by=Channel.SMS, step=1)
+    text = Scripted()
+    async with world.worker({Channel.SMS: text}, Lane.MARKETING, batch_size=size) as deliver:
+        await deliver(())
+    fates = sorted(map(str, (await world.of_campaign(campaign)).values()))
+    assert fates == ["('accepted', None)", "('accepted', None)", "('suppressed', 'duplicate_address')"]
+    assert len(text.sent) == 2
 
 
 # Stopping by itself ---------------------------------------------------------------------------------------------------
