@@ -339,6 +339,16 @@ async def test_only_a_dry_run_of_the_campaign_as_it_is_approves_it(api: Api) -> 
     assert (await do(api, id_, "schedule", plan=await foresee(api, id_))).status_code == 200
 
 
+@pytest.mark.parametrize(("value", "other"), [(1, True), (0, False)])
+async def test_true_is_not_the_one_that_was_approved(api: Api, value, other) -> None:
+    """To Python they are equal, to the audience they are not."""
+    id_ = await draft(api, audience={"filter": {"attribute": "vip", "equals": value}})
+    hash_ = await foresee(api, id_)
+    edited = (await edit(api, id_, audience={"filter": {"attribute": "vip", "equals": other}})).json()
+    assert (edited["revision"], edited["audience"]["filter"]["equals"] is other) == (2, True)
+    assert (await do(api, id_, "schedule", plan=hash_)).status_code == 409
+
+
 async def test_another_wording_since_the_dry_run_is_not_approved_by_it(api: Api) -> None:
     id_ = await draft(api)
     hash_ = await foresee(api, id_)
