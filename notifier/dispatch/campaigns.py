@@ -98,6 +98,8 @@ class Campaigns:
         is_another = campaign.state is CampaignState.DRAFT and _approved(content) != _approved(campaign.content)
         if not await campaigns.edit(c, campaign, content, is_another=is_another):
             raise AssertionError("the row is locked")
+        if campaign.state in UNDER_WAY and content.expires_at != campaign.content.expires_at:
+            await campaigns.expire_queued(c, id_, content.expires_at)
         return await current(c, id_)
 
     def from_attributes(self, campaign: Campaign) -> Sequence[str]:

@@ -101,6 +101,20 @@ async def edit(c: Connection, campaign: Campaign, content: Content, *, is_anothe
     return cursor.rowcount == 1
 
 
+_EXPIRE_QUEUED = """
+WITH waiting AS MATERIALIZED (
+    SELECT id FROM messages WHERE campaign_id = %(id)s AND due_at IS NOT NULL AND state = 'queued' AND NOT is_test
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE messages m SET expires_at = %(at)s, due_at = LEAST(m.due_at, %(at)s) FROM waiting WHERE m.id = waiting.id
+"""
+
+
+async def expire_queued(c: Connection, id_: UUID, at: datetime | None) -> None:
+    """Its messages that wait in the queue expire when it does now. It is locked."""
+    await c.execute(_EXPIRE_QUEUED, {"id": id_, "at": at})
+
+
 async def find(c: Connection, id_: UUID) -> Campaign | None:
     """One of them."""
     found = await rows(c, f"SELECT {_COLUMNS} FROM campaigns WHERE id = %s", (id_,))

@@ -270,6 +270,22 @@ async def test_while_it_is_sent_its_name_rate_and_expiry_can_change_and_nothing_
     assert (await edit(api, id_, rate=None)).json()["rate"] is None
 
 
+async def test_another_expiry_holds_for_what_is_queued_too(api: Api) -> None:
+    id_ = await standing(api, "sending")
+    queued, tried, sent = [await message(api, id_, await person(api, n), state) for n, state in
+                           enumerate(("queued", "queued", "accepted"))]  # fmt: skip
+    await api.execute("UPDATE messages SET is_test = true WHERE id = %s", (tried,))
+    before = {row["id"]: row for row in await api.rows("SELECT id, expires_at, due_at FROM messages")}
+    for change in (timedelta(minutes=-30), timedelta(days=2)):
+        expires_at = (before[queued]["due_at"] + change).replace(microsecond=0)
+        assert (await edit(api, id_, expires_at=z(expires_at))).status_code == 200
+        after = {row["id"]: row for row in await api.rows("SELECT id, expires_at, due_at FROM messages")}
+        assert after[queued]["expires_at"] == expires_at
+        assert after[queued]["due_at"] == min(before[queued]["due_at"], expires_at)  # not looked at after its end
+        assert [after[one] for one in (tried, sent)] == [before[one] for one in (tried, sent)]
+        before = after
+
+
 @pytest.mark.parametrize("state", ["scheduled", "finished", "cancelled"])
 async def test_what_is_approved_or_over_is_not_edited(api: Api, state) -> None:
     id_ = await standing(api, state)
