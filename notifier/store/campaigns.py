@@ -199,11 +199,16 @@ async def pause(c: Connection, id_: UUID, why: str) -> bool:
 
 
 async def resume(c: Connection, id_: UUID) -> bool:
-    """`paused` -> `sending`; what had waited for that is due."""
+    """`paused` -> `sending`; what had waited for that is due, and batches that were left alone are tried again."""
     moved = await _move(
         c, id_, CampaignState.SENDING, "pause_reason = NULL, spoiled = 0, spoiled_in_row = 0", only=CampaignState.PAUSED
     )
     if moved:
+        await c.execute(
+            "UPDATE campaign_batches SET claims = 0"
+            " WHERE campaign_id = %s AND decided_at IS NULL AND due_at IS NOT NULL AND claims > 0",
+            (id_,),
+        )
         await c.execute(
             "UPDATE messages SET due_at = clock_timestamp() WHERE campaign_id = %s AND due_at IS NOT NULL"
             " AND state = 'queued' AND reason = 'campaign_paused'",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -425,15 +426,38 @@ async def test_a_campaign_is_paused_when_the_provider_refuses_our_own_setup(worl
     assert await world.one("SELECT pause_reason FROM campaigns") == "fails"
 
 
-async def test_a_batch_that_brought_down_three_workers_pauses_its_campaign(world):
-    await world.campaign(await world.people(1))
+async def bring_down_three(world: World) -> None:
     for _ in range(3):
         async with world.worker(Scripted(), Lane.MARKETING) as dead:
             async with world.database.connection() as c:
                 assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
             dead.journal.close()
         await sweep(world)
+
+
+async def test_a_batch_that_brought_down_three_workers_pauses_its_campaign_until_it_is_resumed(world):
+    campaign = await world.campaign(await world.people(1))
+    await bring_down_three(world)
     assert await world.one("SELECT pause_reason FROM campaigns") == "poison"
+    await world.database.transact(lambda c: steering.resume(c, campaign, OPERATOR))
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 1
+
+
+async def test_a_batch_that_becomes_poison_while_its_campaign_is_paused_is_told_of(world):
+    campaign = await world.campaign(await world.people(1))
+    await world.execute("UPDATE campaign_batches SET claims = 2")
+    with structlog.testing.capture_logs() as said:
+        async with world.worker(Scripted(), Lane.MARKETING) as dead:
+            async with world.database.connection() as c:
+                assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
+            await world.database.transact(lambda c: steering.pause(c, campaign, OPERATOR))
+            dead.journal.close()
+        await sweep(world)
+    assert await world.one("SELECT pause_reason FROM campaigns") == "asked"
+    [told] = [one for one in said if one["event"] == "campaign.poison"]
+    assert (told["campaign"], told["log_level"]) == (str(campaign), "error")
 
 
 @pytest.mark.parametrize(
