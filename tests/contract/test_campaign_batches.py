@@ -135,7 +135,9 @@ async def test_what_a_gate_lays_aside_while_its_campaign_is_resumed_is_due_at_on
             waiting = asyncio.create_task(until_somebody_waits(world))
             await asyncio.wait([resuming, waiting], return_when="FIRST_COMPLETED")
             waiting.cancel()
-        await resuming
+        resumed = await resuming
+    async with world.database.connection() as c:
+        await steering.follow(c, resumed)
     assert set((await world.of_campaign(campaign)).values()) == {("queued", "campaign_paused")}
     assert await world.one("SELECT count(*) FROM messages WHERE due_at <= clock_timestamp()") == 2
 

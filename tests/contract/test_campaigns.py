@@ -18,6 +18,7 @@ from notifier.dispatch import steering
 from notifier.domain.access import OPERATOR, Scope
 from notifier.domain.campaigns import NEXT, CampaignState, data_for
 from notifier.errors import Conflict
+from notifier.store import campaigns
 from tests.servers.api import NEWS, Api, once, pointers
 from tests.servers.campaigns import (
     NOTICE,
@@ -487,6 +488,41 @@ async def test_a_cancel_puts_aside_what_nobody_has_in_hand_and_counts_who_was_in
     assert [row["left_out"] for row in batches] == ["cancelled", "cancelled", None, None]
     left = (await get(api, id_))["left_out"]
     assert (await post(api, id_, "cancel")).json()["left_out"] == left
+
+
+async def test_what_is_queued_follows_in_pieces_after_the_move_and_what_broke_off_is_finished_by_asking_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = await standing(api, "sending")
+    for n in range(5):
+        await message(api, id_, await person(api, n))
+    async with api.app.database.connection() as c:
+        last = await campaigns.cancel_queued(c, UUID(id_), UUID(int=0), 2)
+        states = "SELECT state FROM messages ORDER BY id"
+        assert [row["state"] for row in await api.rows(states)] == ["cancelled"] * 2 + ["queued"] * 3
+        assert (
+            last
+            == (await api.rows("SELECT max(id::text)::uuid AS id FROM messages WHERE state = 'cancelled'"))[0]["id"]
+        )
+    steer = api.app.database.transact(lambda c: steering.cancel(c, UUID(id_), OPERATOR))
+    assert (await steer).state is CampaignState.CANCELLED  # and here the process dies
+    monkeypatch.setattr(steering, "AT_ONCE", 2)
+    assert (await post(api, id_, "cancel")).status_code == 200
+    assert {row["state"] for row in await api.rows(states)} == {"cancelled"}
+
+
+async def test_a_resume_that_broke_off_is_finished_by_asking_again(api: Api) -> None:
+    id_ = await standing(api, "paused")
+    for n in range(3):
+        await message(api, id_, await person(api, n), reason="campaign_paused")
+    await api.app.database.transact(lambda c: steering.resume(c, UUID(id_), OPERATOR))
+    due = "SELECT count(*) AS n FROM messages WHERE due_at <= clock_timestamp()"
+    assert (await api.rows(due))[0]["n"] == 0
+    async with api.app.database.connection() as c:
+        assert await campaigns.wake(c, UUID(id_), UUID(int=0), 2) is not None
+    assert (await api.rows(due))[0]["n"] == 2
+    await post(api, id_, "resume")
+    assert (await api.rows(due))[0]["n"] == 3
 
 
 # Races ----------------------------------------------------------------------------------------------------------------
