@@ -183,13 +183,18 @@ async def schedule(c: Connection, id_: UUID, approval: Approval) -> bool:
 
 
 async def unschedule(c: Connection, id_: UUID) -> bool:
-    """`scheduled` -> `draft`: nothing is pinned and nothing approved any more."""
+    """`scheduled` -> `draft`: nothing is pinned and nothing approved any more.
+
+    An expiry that was left to the template, as the approved plan says, is left to it again.
+    """
     return await _move(
         c,
         id_,
         CampaignState.DRAFT,
         "template_version = NULL, topic = NULL, category = NULL, plan_hash = NULL, starts_at = NULL,"
-        " scheduled_by = NULL, scheduled_at = NULL",
+        " scheduled_by = NULL, scheduled_at = NULL, expires_at = CASE WHEN EXISTS (SELECT 1 FROM campaign_plans p"
+        "  WHERE p.campaign_id = campaigns.id AND p.hash = campaigns.plan_hash AND p.approved_at IS NOT NULL"
+        "  AND p.plan -> 'definition' -> 'expires_at' = 'null') THEN NULL ELSE expires_at END",
     )
 
 
