@@ -343,6 +343,13 @@ async def test_a_campaigns_rate_holds_back_the_next_batch_and_other_campaigns_go
     assert await world.one("SELECT count(*) FROM campaign_batches WHERE due_at > clock_timestamp() AND is_paced") == 1
 
 
+async def test_a_batch_of_a_later_step_takes_no_place_in_the_campaigns_rate(world):
+    people = await world.people(6)
+    campaign = await world.campaign(people, size=2, rate=0.01, step=1)
+    await work(world, Scripted())
+    assert len(await world.of_campaign(campaign)) == 6
+
+
 async def test_messages_that_wait_in_the_queue_and_campaigns_take_turns(world):
     people = await world.people(8)
     await world.campaign(people, size=1)
