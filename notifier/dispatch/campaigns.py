@@ -98,8 +98,8 @@ class Campaigns:
         is_another = campaign.state is CampaignState.DRAFT and _approved(content) != _approved(campaign.content)
         if not await campaigns.edit(c, campaign, content, is_another=is_another):
             raise AssertionError("the row is locked")
-        if campaign.state in UNDER_WAY and content.expires_at != campaign.content.expires_at:
-            await campaigns.expire_queued(c, id_, content.expires_at)
+        if campaign.state in UNDER_WAY:
+            await _take_hold(c, campaign, content)
         return await current(c, id_)
 
     def from_attributes(self, campaign: Campaign) -> Sequence[str]:
@@ -219,6 +219,14 @@ def _timing_problems(schedule: Schedule | None, expires_at: datetime | None, now
     if expires_at > now + 2 * FURTHEST:
         return [Problem("/expires_at", "lies more than two years ahead; choose an earlier time")]
     return []
+
+
+async def _take_hold(c: Connection, campaign: Campaign, content: Content) -> None:
+    """Let what was changed while it is sent hold at once, for what waits too."""
+    if content.expires_at != campaign.content.expires_at:
+        await campaigns.expire_queued(c, campaign.id, content.expires_at)
+    if content.rate != campaign.content.rate:
+        await campaigns.unpace(c, campaign.id)
 
 
 def _approved(content: Content) -> bytes:

@@ -115,6 +115,15 @@ async def expire_queued(c: Connection, id_: UUID, at: datetime | None) -> None:
     await c.execute(_EXPIRE_QUEUED, {"id": id_, "at": at})
 
 
+async def unpace(c: Connection, id_: UUID) -> None:
+    """Its batches that wait for their place in its rate ask for one anew. It is locked."""
+    await c.execute(
+        "UPDATE campaign_batches SET is_paced = false, due_at = LEAST(due_at, clock_timestamp())"
+        " WHERE campaign_id = %s AND decided_at IS NULL AND due_at IS NOT NULL AND is_paced AND step = 0",
+        (id_,),
+    )
+
+
 async def find(c: Connection, id_: UUID) -> Campaign | None:
     """One of them."""
     found = await rows(c, f"SELECT {_COLUMNS} FROM campaigns WHERE id = %s", (id_,))

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from notifier.dispatch import steering
 from notifier.dispatch.brakes import _runs
+from notifier.dispatch.campaigns import Campaigns
 from notifier.dispatch.sweep import Sweep
 from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
 from notifier.journal import boot_id
+from notifier.limits import Limits
 from notifier.rendering import Templates
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
@@ -348,6 +350,21 @@ async def test_a_batch_of_a_later_step_takes_no_place_in_the_campaigns_rate(worl
     campaign = await world.campaign(people, size=2, rate=0.01, step=1)
     await work(world, Scripted())
     assert len(await world.of_campaign(campaign)) == 6
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["with Redis", "without Redis"])
+async def test_another_rate_holds_for_the_batch_that_waits_for_its_place(world, redis_url, is_away):
+    people = await world.people(4)
+    campaign = await world.campaign(people, size=2, rate=0.01)
+    provider, limits = Scripted(), Limits("redis://127.0.0.1:1" if is_away else redis_url)
+    async with world.worker(provider, Lane.MARKETING, limits=limits) as deliver:
+        await deliver(())
+        assert len(provider.sent) == 2
+        use = Campaigns(world.templates, frozenset({Channel.EMAIL}))
+        await world.database.transact(lambda c: use.edit(c, campaign, {"rate": 1000.0}, OPERATOR))
+        await deliver(())
+    await limits.close()
+    assert len(provider.sent) == 4
 
 
 async def test_messages_that_wait_in_the_queue_and_campaigns_take_turns(world):
