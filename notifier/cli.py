@@ -173,7 +173,7 @@ def demo(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest version. Safe to run at any time, and from several places at once."""
+    """Bring the database to the newest version. Safe to run from several places at once."""
     from notifier.store.database import migrate as bring_up
 
     url = read_settings().database_url.get_secret_value()

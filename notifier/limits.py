@@ -74,8 +74,8 @@ class Limits:
         """Reserve the next `units` places of a rate together; the seconds until they are free, 0.0 for now.
 
         They are taken, used or not, and what comes next waits until `units / per_second` seconds later. The rate is
-        shared by all who say the same `name`, such as `campaign <id>`, and may be another one each time; what was not
-        used is not saved up. While Redis is away each process has a third of the rate (`OWN_SHARE`). Never raises.
+        shared by all who say the same `name`, such as `campaign <id> 5.0`, and may be another one each time; what was
+        not used is not saved up. While Redis is away each process has a third of the rate (`OWN_SHARE`). Never raises.
         """
         return await self.reserve(Bucket(name, per_second), units)
 

@@ -145,7 +145,7 @@ def resume(id_: Id) -> None:
     from notifier.dispatch import steering
     from notifier.domain.access import OPERATOR
 
-    typer.echo(_line(_changing(lambda c: steering.resume(c, id_, OPERATOR))))
+    typer.echo(_line(_followed(lambda c: steering.resume(c, id_, OPERATOR))))
 
 
 @campaigns.command()
@@ -154,7 +154,7 @@ def cancel(id_: Id) -> None:
     from notifier.dispatch import steering
     from notifier.domain.access import OPERATOR
 
-    typer.echo(_line(_changing(lambda c: steering.cancel(c, id_, OPERATOR))))
+    typer.echo(_line(_followed(lambda c: steering.cancel(c, id_, OPERATOR))))
 
 
 @campaigns.command("test")
@@ -207,6 +207,19 @@ def _changing(work: Callable[[Connection], Awaitable[T]]) -> T:
             return await work(c)
 
     return on_database(transact)
+
+
+def _followed(work: Callable[[Connection], Awaitable[Campaign]]) -> Campaign:
+    """The move holds when it is committed; then comes what is queued, in pieces."""
+    from notifier.dispatch import steering
+
+    async def moved(c: Connection) -> Campaign:
+        async with c.transaction():
+            campaign = await work(c)
+        await steering.follow(c, campaign)
+        return campaign
+
+    return on_database(moved)
 
 
 def _read(form: type[B], file: Path) -> B:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from notifier.domain.audience import Audience
 from notifier.domain.campaigns import CampaignState, is_notice
 from notifier.domain.confirmations import TEMPLATE as CONFIRMATION
 from notifier.domain.messages import Ids
-from notifier.domain.notifications import FURTHEST, PAST_MEANS_NOW
+from notifier.domain.notifications import FURTHEST, PAST_MEANS_NOW, canonical
 from notifier.domain.schedules import Schedule
 from notifier.domain.tokens import FRESH_LINK
 from notifier.errors import Conflict, InvalidInput, Problem
@@ -95,10 +95,11 @@ class Campaigns:
             _refuse_while_sent(content, said, now)
         else:
             raise refused(campaign, "edited", CampaignState.DRAFT, *UNDER_WAY)
-        is_another = replace(content, name=campaign.content.name) != campaign.content
-        is_another = is_another and campaign.state is CampaignState.DRAFT
+        is_another = campaign.state is CampaignState.DRAFT and _approved(content) != _approved(campaign.content)
         if not await campaigns.edit(c, campaign, content, is_another=is_another):
             raise AssertionError("the row is locked")
+        if campaign.state in UNDER_WAY:
+            await _take_hold(c, campaign, content)
         return await current(c, id_)
 
     def from_attributes(self, campaign: Campaign) -> Sequence[str]:
@@ -218,6 +219,21 @@ def _timing_problems(schedule: Schedule | None, expires_at: datetime | None, now
     if expires_at > now + 2 * FURTHEST:
         return [Problem("/expires_at", "lies more than two years ahead; choose an earlier time")]
     return []
+
+
+async def _take_hold(c: Connection, campaign: Campaign, content: Content) -> None:
+    """Let what was changed while it is sent hold at once, for what waits too."""
+    if content.expires_at != campaign.content.expires_at:
+        await campaigns.expire_queued(c, campaign.id, content.expires_at)
+    if content.rate != campaign.content.rate:
+        await campaigns.unpace(c, campaign.id)
+
+
+def _approved(content: Content) -> bytes:
+    """What an approval is of: all but the name. Not compared as Python does, to which `true` is the same as 1."""
+    values = {name: getattr(content, name) for name in Content.__slots__ if name != "name"}
+    expires_at = content.expires_at and content.expires_at.astimezone(UTC).isoformat()
+    return canonical(values | {"expires_at": expires_at})
 
 
 def _refuse_while_sent(content: Content, said: Mapping[str, Any], now: datetime) -> None:

@@ -155,12 +155,13 @@ class Deliver:
         return None
 
     async def _claim_planned(self, c: Connection, channel: Channel, limit: int) -> PlannedBatch | None:
-        """A campaign's batch whose place in the campaign's rate has come."""
+        """A campaign's batch whose place in the campaign's rate has come; one of a later step only queues."""
         while self.lane is Lane.MARKETING:
             batch = await batches.claim(c, self.worker, channel, limit)
-            if batch is None or batch.rate is None or batch.is_paced:
+            if batch is None or batch.rate is None or batch.is_paced or batch.step:
                 return batch
-            wait = await self.limits.place(f"campaign {batch.campaign_id}", batch.rate, len(batch.recipients))
+            name = f"campaign {batch.campaign_id} {batch.rate}"  # another rate does not wait for the places of the last
+            wait = await self.limits.place(name, batch.rate, len(batch.recipients))
             if wait <= 0:
                 return batch
             await batches.give_back(c, self.worker, batch, wait, is_paced=True)

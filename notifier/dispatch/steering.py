@@ -1,7 +1,8 @@
 """A campaign on its way: taken back, held up, let go on, or ended. Needs nothing but the database.
 
-Everything here runs in the caller's transaction, which locks the campaign first. Asking for what is so already
-changes nothing and is no mistake: a request may have got lost on its way back.
+A move runs in the caller's transaction, which locks the campaign first, and holds from its commit on; what is queued
+then follows (`follow`). Asking for what is so already is no mistake, as a request may have got lost on its way back:
+it changes nothing, but finishes what broke off.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from notifier.store import campaigns
 from notifier.store.campaigns import Campaign
 from notifier.store.database import Connection
 
+AT_ONCE = 5_000  #: messages that follow their campaign in one transaction
 ASKED = "asked"  #: why it is paused, when somebody has asked for it and said no more
 
 
@@ -61,7 +63,7 @@ async def pause(c: Connection, id_: UUID, actor: Actor, why: str = ASKED) -> Cam
 
 
 async def resume(c: Connection, id_: UUID, actor: Actor) -> Campaign:
-    """Let it go on. Raises as `unschedule`."""
+    """Let it go on; what was queued has to `follow`. Raises as `unschedule`."""
     campaign = await locked(c, id_, actor)
     return await _moved(
         c, campaign, CampaignState.SENDING, "resumed", lambda: campaigns.resume(c, id_), CampaignState.PAUSED
@@ -69,9 +71,23 @@ async def resume(c: Connection, id_: UUID, actor: Actor) -> Campaign:
 
 
 async def cancel(c: Connection, id_: UUID, actor: Actor) -> Campaign:
-    """End it: what has not been taken in hand never goes out. Raises as `unschedule`."""
+    """End it: what is not in hand never goes out; what was queued has to `follow`. Raises as `unschedule`."""
     campaign = await locked(c, id_, actor)
     return await _moved(c, campaign, CampaignState.CANCELLED, "cancelled", lambda: campaigns.cancel(c, id_))
+
+
+async def follow(c: Connection, campaign: Campaign) -> None:
+    """Wake or cancel what is queued of a campaign that was resumed or cancelled. May break off and be done again.
+
+    Args:
+        c: in autocommit, after the commit of the move: each piece is a transaction, so that workers wait for none long.
+        campaign: as it stands now.
+
+    """
+    work = {CampaignState.SENDING: campaigns.wake, CampaignState.CANCELLED: campaigns.cancel_queued}[campaign.state]
+    last: UUID | None = UUID(int=0)
+    while last is not None:
+        last = await work(c, campaign.id, last, AT_ONCE)
 
 
 def refused(campaign: Campaign, done: str, *states: CampaignState) -> Conflict:

@@ -30,6 +30,7 @@ from notifier.store import (
     notifications,
     orphans,
     outbox,
+    planning,
     recipients,
     webhooks,
     workers,
@@ -125,6 +126,8 @@ class Sweep:
         locked = await self.consequences.lock(c, said.last_answers if said else {})
         left = await orphans.orphans_of(c, worker.id)
         await self._requeue_unattempted(c, [row for row in left if row["state"] == State.CLAIMED])
+        for campaign in await planning.poisonous(c, worker.id):  # said also of one that is paused already
+            log.error("campaign.poison", campaign=str(campaign))
         await batches.requeue(c, worker.id)
         attempted = [row for row in left if row["state"] == State.SENDING]
         if said is not None:

@@ -101,6 +101,29 @@ async def edit(c: Connection, campaign: Campaign, content: Content, *, is_anothe
     return cursor.rowcount == 1
 
 
+_EXPIRE_QUEUED = """
+WITH waiting AS MATERIALIZED (
+    SELECT id FROM messages WHERE campaign_id = %(id)s AND due_at IS NOT NULL AND state = 'queued' AND NOT is_test
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE messages m SET expires_at = %(at)s, due_at = LEAST(m.due_at, %(at)s) FROM waiting WHERE m.id = waiting.id
+"""
+
+
+async def expire_queued(c: Connection, id_: UUID, at: datetime | None) -> None:
+    """Its messages that wait in the queue expire when it does now. It is locked."""
+    await c.execute(_EXPIRE_QUEUED, {"id": id_, "at": at})
+
+
+async def unpace(c: Connection, id_: UUID) -> None:
+    """Its batches that wait for their place in its rate ask for one anew. It is locked."""
+    await c.execute(
+        "UPDATE campaign_batches SET is_paced = false, due_at = LEAST(due_at, clock_timestamp())"
+        " WHERE campaign_id = %s AND decided_at IS NULL AND due_at IS NOT NULL AND is_paced AND step = 0",
+        (id_,),
+    )
+
+
 async def find(c: Connection, id_: UUID) -> Campaign | None:
     """One of them."""
     found = await rows(c, f"SELECT {_COLUMNS} FROM campaigns WHERE id = %s", (id_,))
@@ -169,13 +192,18 @@ async def schedule(c: Connection, id_: UUID, approval: Approval) -> bool:
 
 
 async def unschedule(c: Connection, id_: UUID) -> bool:
-    """`scheduled` -> `draft`: nothing is pinned and nothing approved any more."""
+    """`scheduled` -> `draft`: nothing is pinned and nothing approved any more.
+
+    An expiry that was left to the template, as the approved plan says, is left to it again.
+    """
     return await _move(
         c,
         id_,
         CampaignState.DRAFT,
         "template_version = NULL, topic = NULL, category = NULL, plan_hash = NULL, starts_at = NULL,"
-        " scheduled_by = NULL, scheduled_at = NULL",
+        " scheduled_by = NULL, scheduled_at = NULL, expires_at = CASE WHEN EXISTS (SELECT 1 FROM campaign_plans p"
+        "  WHERE p.campaign_id = campaigns.id AND p.hash = campaigns.plan_hash AND p.approved_at IS NOT NULL"
+        "  AND p.plan -> 'definition' -> 'expires_at' = 'null') THEN NULL ELSE expires_at END",
     )
 
 
@@ -185,39 +213,60 @@ async def pause(c: Connection, id_: UUID, why: str) -> bool:
 
 
 async def resume(c: Connection, id_: UUID) -> bool:
-    """`paused` -> `sending`; what had waited for that is due."""
+    """`paused` -> `sending`; batches that were left alone are tried again. `wake` what had waited for that."""
     moved = await _move(
         c, id_, CampaignState.SENDING, "pause_reason = NULL, spoiled = 0, spoiled_in_row = 0", only=CampaignState.PAUSED
     )
     if moved:
         await c.execute(
-            "UPDATE messages SET due_at = clock_timestamp() WHERE campaign_id = %s AND due_at IS NOT NULL"
-            " AND state = 'queued' AND reason = 'campaign_paused'",
+            "UPDATE campaign_batches SET claims = 0"
+            " WHERE campaign_id = %s AND decided_at IS NULL AND due_at IS NOT NULL AND claims > 0",
             (id_,),
         )
     return moved
 
 
-_CANCEL_QUEUED = """
-WITH waiting AS MATERIALIZED (
-    SELECT id FROM messages WHERE campaign_id = %s AND due_at IS NOT NULL AND state = 'queued'
-    ORDER BY id FOR NO KEY UPDATE
-)
-UPDATE messages m SET state = 'cancelled', reason = 'campaign_cancelled', due_at = NULL
-FROM waiting WHERE m.id = waiting.id AND m.state = 'queued'
-"""
-
-
 async def cancel(c: Connection, id_: UUID) -> bool:
-    """Whatever is not over -> `cancelled`, with everything that nobody has in hand.
+    """Whatever is not over -> `cancelled`, with every batch that nobody has in hand. `cancel_queued` the messages.
 
-    Whoever holds a batch finds the campaign cancelled at the gate.
+    Whoever holds a batch, or takes a message, finds the campaign cancelled at the gate.
     """
     moved = await _move(c, id_, CampaignState.CANCELLED, "ended_at = clock_timestamp(), pause_reason = NULL")
     if moved:
         await leave_out(c, id_, "cancelled")
-        await c.execute(_CANCEL_QUEUED, (id_,))
     return moved
+
+
+# A campaign may have a million messages in the queue: they follow its state in pieces, a transaction each.
+_QUEUED = """
+WITH waiting AS MATERIALIZED (
+    SELECT id FROM messages
+    WHERE campaign_id = %(campaign)s AND due_at IS NOT NULL AND state = 'queued' AND id > %(after)s AND {also}
+    ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE
+), changed AS (UPDATE messages m SET {assignments} FROM waiting WHERE m.id = waiting.id)
+SELECT id FROM waiting ORDER BY id DESC LIMIT 1
+"""
+_WAKE = _QUEUED.format(
+    also="reason = 'campaign_paused' AND due_at > clock_timestamp()", assignments="due_at = clock_timestamp()"
+)
+_CANCEL_QUEUED = _QUEUED.format(
+    also="true", assignments="state = 'cancelled', reason = 'campaign_cancelled', due_at = NULL"
+)
+
+
+async def wake(c: Connection, campaign: UUID, after: UUID, limit: int) -> UUID | None:
+    """Let the next of its messages that wait for a resume be due; the last one of them, None: there are no more."""
+    return await _each_queued(c, _WAKE, campaign, after, limit)
+
+
+async def cancel_queued(c: Connection, campaign: UUID, after: UUID, limit: int) -> UUID | None:
+    """Cancel the next of its messages that wait in the queue; returns as `wake`."""
+    return await _each_queued(c, _CANCEL_QUEUED, campaign, after, limit)
+
+
+async def _each_queued(c: Connection, query: str, campaign: UUID, after: UUID, limit: int) -> UUID | None:
+    found = await rows(c, query, {"campaign": campaign, "after": after, "limit": limit})
+    return found[0]["id"] if found else None
 
 
 async def _move(

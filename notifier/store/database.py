@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at once take turns
+MIGRATION_WAITS = "10s"  #: for each lock on a table
 DEADLOCK_RETRIES = 5
 PATIENCE = 5.0  #: seconds to wait for a connection; then whoever asked is told to come back
 
@@ -144,8 +145,11 @@ async def rows(connection: Connection, query: str, parameters: Parameters = None
 def migrate(url: str) -> None:
     """Bring the schema to the newest version. Safe to call from many processes at once.
 
+    Whoever asks for a table that a migration waits for waits behind it, the transactional lane too: so it waits for
+    `MIGRATION_WAITS` at most, and then leaves everything as it was.
+
     Raises:
-        ConnectionError: the server cannot be reached.
+        ConnectionError: the server cannot be reached, or somebody holds a table for too long.
 
     """
     from alembic import command
@@ -162,9 +166,16 @@ def migrate(url: str) -> None:
         raise ConnectionError("PostgreSQL cannot be reached: start it, or mend DATABASE_URL") from None
     with connecting as connection:
         connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
+        connection.execute(text(f"SET lock_timeout = '{MIGRATION_WAITS}'"))
         connection.commit()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except OperationalError as error:
+            if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                raise
+            remedy = "stop schedulers and workers, end what runs long, and migrate again"
+            raise ConnectionError(f"A table was held for more than {MIGRATION_WAITS}: {remedy}") from None
 
 
 def _sqlalchemy_url(url: str) -> str:

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from notifier.domain.campaigns import CampaignState
+from notifier.store.batches import MAX_CLAIMS
 from notifier.store.database import Connection, rows
 from notifier_channels.contract import Channel
 
@@ -215,11 +216,22 @@ async def due(c: Connection, at_most: int) -> int:
         c,
         "SELECT count(*) AS due FROM (SELECT 1 FROM campaign_batches b"
         " JOIN campaigns s ON s.id = b.campaign_id AND s.state = 'sending'"
-        " WHERE b.channel = ANY(%s) AND b.due_at <= statement_timestamp() LIMIT %s) AS waiting",
-        ([str(channel) for channel in Channel], at_most),
+        " WHERE b.channel = ANY(%s) AND b.due_at <= statement_timestamp() AND b.claims < %s LIMIT %s) AS waiting",
+        ([str(channel) for channel in Channel], MAX_CLAIMS, at_most),
     )
     batches: int = found[0]["due"]
     return batches
+
+
+async def poisonous(c: Connection, worker: int) -> list[UUID]:
+    """The campaigns of which a dead worker has a batch in hand that brought down others before it."""
+    found = await rows(
+        c,
+        "SELECT DISTINCT campaign_id FROM campaign_batches"
+        " WHERE worker_id = %s AND decided_at IS NULL AND claims >= %s",
+        (worker, MAX_CLAIMS),
+    )
+    return [row["campaign_id"] for row in found]
 
 
 async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:

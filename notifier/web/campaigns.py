@@ -132,7 +132,7 @@ async def pause(request: Request, id: UUID, body: PauseBody = UNSAID) -> Campaig
 async def resume(request: Request, id: UUID) -> CampaignAnswer:  # noqa: A002
     """Let it go on where it was held up."""
     app, actor = _called(request)
-    resumed = await _changed(app, lambda c: steering.resume(c, id, actor))
+    resumed = await _followed(app, lambda c: steering.resume(c, id, actor))
     app.jobs.ring(Lane.MARKETING, ())
     return resumed
 
@@ -141,7 +141,7 @@ async def resume(request: Request, id: UUID) -> CampaignAnswer:  # noqa: A002
 async def cancel(request: Request, id: UUID) -> CampaignAnswer:  # noqa: A002
     """End it for good. What a worker has in hand may still go out; nothing else does."""
     app, actor = _called(request)
-    return await _changed(app, lambda c: steering.cancel(c, id, actor))
+    return await _followed(app, lambda c: steering.cancel(c, id, actor))
 
 
 @router.post("/{id}/test", status_code=202, **WRITE)
@@ -165,6 +165,14 @@ async def test(
 
 async def _changed(app: App, work: Callable[[Connection], Awaitable[Campaign]]) -> CampaignAnswer:
     return answer(app.campaigns, await app.database.transact(work))
+
+
+async def _followed(app: App, work: Callable[[Connection], Awaitable[Campaign]]) -> CampaignAnswer:
+    """The move holds when it is committed; then comes what is queued, in pieces."""
+    campaign = await app.database.transact(work)
+    async with app.database.connection() as c:
+        await steering.follow(c, campaign)
+    return answer(app.campaigns, campaign)
 
 
 def _called(request: Request) -> tuple[App, Actor]:

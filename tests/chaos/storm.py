@@ -182,7 +182,9 @@ class Storm:
         jobs.close()
         begun = await self._one("SELECT count(*) FROM attempts WHERE number > %s", number)
         self.pauses.append(Pause(last_begun, begun, frozenset(id_ for id_, _ in self.taken()[taken:])))
-        await database.transact(lambda c: steering.resume(c, self.campaign, OPERATOR))
+        resumed = await database.transact(lambda c: steering.resume(c, self.campaign, OPERATOR))
+        async with database.connection() as c:
+            await steering.follow(c, resumed)
 
     # Presses ----------------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.dispatch import steering
 from notifier.dispatch.brakes import _runs
+from notifier.dispatch.campaigns import Campaigns
 from notifier.dispatch.sweep import Sweep
 from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
 from notifier.journal import boot_id
+from notifier.limits import Limits
 from notifier.rendering import Templates
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
@@ -134,7 +137,9 @@ async def test_what_a_gate_lays_aside_while_its_campaign_is_resumed_is_due_at_on
             waiting = asyncio.create_task(until_somebody_waits(world))
             await asyncio.wait([resuming, waiting], return_when="FIRST_COMPLETED")
             waiting.cancel()
-        await resuming
+        resumed = await resuming
+    async with world.database.connection() as c:
+        await steering.follow(c, resumed)
     assert set((await world.of_campaign(campaign)).values()) == {("queued", "campaign_paused")}
     assert await world.one("SELECT count(*) FROM messages WHERE due_at <= clock_timestamp()") == 2
 
@@ -340,6 +345,28 @@ async def test_a_campaigns_rate_holds_back_the_next_batch_and_other_campaigns_go
     assert await world.one("SELECT count(*) FROM campaign_batches WHERE due_at > clock_timestamp() AND is_paced") == 1
 
 
+async def test_a_batch_of_a_later_step_takes_no_place_in_the_campaigns_rate(world):
+    people = await world.people(6)
+    campaign = await world.campaign(people, size=2, rate=0.01, step=1)
+    await work(world, Scripted())
+    assert len(await world.of_campaign(campaign)) == 6
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["with Redis", "without Redis"])
+async def test_another_rate_holds_for_the_batch_that_waits_for_its_place(world, redis_url, is_away):
+    people = await world.people(4)
+    campaign = await world.campaign(people, size=2, rate=0.01)
+    provider, limits = Scripted(), Limits("redis://127.0.0.1:1" if is_away else redis_url)
+    async with world.worker(provider, Lane.MARKETING, limits=limits) as deliver:
+        await deliver(())
+        assert len(provider.sent) == 2
+        use = Campaigns(world.templates, frozenset({Channel.EMAIL}))
+        await world.database.transact(lambda c: use.edit(c, campaign, {"rate": 1000.0}, OPERATOR))
+        await deliver(())
+    await limits.close()
+    assert len(provider.sent) == 4
+
+
 async def test_messages_that_wait_in_the_queue_and_campaigns_take_turns(world):
     people = await world.people(8)
     await world.campaign(people, size=1)
@@ -425,15 +452,38 @@ async def test_a_campaign_is_paused_when_the_provider_refuses_our_own_setup(worl
     assert await world.one("SELECT pause_reason FROM campaigns") == "fails"
 
 
-async def test_a_batch_that_brought_down_three_workers_pauses_its_campaign(world):
-    await world.campaign(await world.people(1))
+async def bring_down_three(world: World) -> None:
     for _ in range(3):
         async with world.worker(Scripted(), Lane.MARKETING) as dead:
             async with world.database.connection() as c:
                 assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
             dead.journal.close()
         await sweep(world)
+
+
+async def test_a_batch_that_brought_down_three_workers_pauses_its_campaign_until_it_is_resumed(world):
+    campaign = await world.campaign(await world.people(1))
+    await bring_down_three(world)
     assert await world.one("SELECT pause_reason FROM campaigns") == "poison"
+    await world.database.transact(lambda c: steering.resume(c, campaign, OPERATOR))
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == 1
+
+
+async def test_a_batch_that_becomes_poison_while_its_campaign_is_paused_is_told_of(world):
+    campaign = await world.campaign(await world.people(1))
+    await world.execute("UPDATE campaign_batches SET claims = 2")
+    with structlog.testing.capture_logs() as said:
+        async with world.worker(Scripted(), Lane.MARKETING) as dead:
+            async with world.database.connection() as c:
+                assert await dead._claim_planned(c, Channel.EMAIL, 500) is not None
+            await world.database.transact(lambda c: steering.pause(c, campaign, OPERATOR))
+            dead.journal.close()
+        await sweep(world)
+    assert await world.one("SELECT pause_reason FROM campaigns") == "asked"
+    [told] = [one for one in said if one["event"] == "campaign.poison"]
+    assert (told["campaign"], told["log_level"]) == (str(campaign), "error")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import psycopg
 import pytest
+from alembic import command
 
-from notifier.store.database import Database, rows
+from notifier.store import database as database_module
+from notifier.store.database import Database, migrate, rows
 
 
 def test_a_database_is_migrated_and_fresh(database_url):
@@ -17,6 +19,25 @@ async def test_each_test_has_a_database_of_its_own(database: Database, turn):
     async with database.connection() as connection:
         assert await rows(connection, "SELECT to_regclass('mine') AS mine") == [{"mine": None}]
         await connection.execute("CREATE TABLE mine ()")
+
+
+def test_a_migration_that_finds_a_table_held_changes_nothing_and_says_so(postgres, monkeypatch):
+    url, upgrade = postgres.url.replace("/postgres?", "/held?"), command.upgrade
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute("CREATE DATABASE held")
+        with monkeypatch.context() as older:
+            older.setattr(command, "upgrade", lambda config, _: upgrade(config, "0007"))
+            migrate(url)
+        monkeypatch.setattr(database_module, "MIGRATION_WAITS", "100ms")
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT 1 FROM messages")
+            with pytest.raises(ConnectionError, match="held for more than 100ms"):
+                migrate(url)
+            assert reader.execute("SELECT to_regclass('campaigns')").fetchone() == (None,)
+        migrate(url)
+        with psycopg.connect(url) as reader:
+            assert reader.execute("SELECT count(*) FROM campaigns").fetchone() == (0,)
+        server.execute("DROP DATABASE held WITH (FORCE)")
 
 
 def test_valkey_is_clean(redis_url):

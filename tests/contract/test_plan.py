@@ -702,6 +702,18 @@ async def test_rings_that_nobody_hears_are_not_heaped_up(town: Town, unheard: in
     assert len(town.bells.rung) == rings
 
 
+async def test_nobody_is_rung_for_a_batch_that_is_left_alone(town: Town) -> None:
+    await town.world.people(30)
+    await town.campaign(rate=10)
+    plan = town.planner()
+    await plan()
+    await plan()
+    await town.world.execute("UPDATE campaign_batches SET claims = 3")
+    town.bells.rung.clear()
+    await plan()
+    assert town.bells.rung == []
+
+
 async def test_nobody_is_rung_for_a_paused_campaign(town: Town) -> None:
     await town.world.people(30)
     campaign = await town.campaign(rate=10)

@@ -64,7 +64,10 @@ async def foresee(api: Api, id_: str) -> str:
     assert asked.status_code == 202, asked.text
     hash_ = sha256(asked.json()["id"].encode()).hexdigest()
     await api.execute(
-        "UPDATE campaign_plans SET plan = %s, hash = %s WHERE id = %s", (Jsonb(PLAN), hash_, asked.json()["id"])
+        "UPDATE campaign_plans p SET hash = %s, plan = %s || jsonb_build_object('definition',"
+        "  jsonb_build_object('expires_at', c.expires_at))"
+        " FROM campaigns c WHERE p.id = %s AND c.id = p.campaign_id",
+        (hash_, Jsonb(PLAN), asked.json()["id"]),
     )
     return hash_
 

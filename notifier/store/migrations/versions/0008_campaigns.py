@@ -133,7 +133,8 @@ ALTER TABLE messages
     ADD COLUMN is_test boolean NOT NULL DEFAULT false;   -- to a named address, before the campaign; marked as such
 CREATE UNIQUE INDEX messages_campaign ON messages (campaign_id, recipient_id, channel, address_id)
     WHERE campaign_id IS NOT NULL AND NOT is_test;
-CREATE INDEX messages_campaign_waiting ON messages (campaign_id) WHERE campaign_id IS NOT NULL AND due_at IS NOT NULL;
+CREATE INDEX messages_campaign_waiting ON messages (campaign_id, id)
+    WHERE campaign_id IS NOT NULL AND due_at IS NOT NULL;
 
 -- Which noes came of a message: a report of a campaign finds those that name one of its messages. Ids grow with time.
 CREATE INDEX consent_events_message ON consent_events ((evidence ->> 'message') COLLATE "C")
