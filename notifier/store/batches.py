@@ -271,6 +271,20 @@ async def hold(c: Connection, worker: int, batch: PlannedBatch) -> bool:
     return bool(found)
 
 
+async def awaits(c: Connection, batch: PlannedBatch, people: Collection[UUID]) -> bool:
+    """True while one of these people, or somebody nameless whom they adopted, is undecided on an earlier channel.
+
+    What was not decided there has no message yet that a later one could wait for.
+    """
+    found = await rows(
+        c,
+        "SELECT 1 FROM campaign_batches b WHERE b.campaign_id = %s AND b.decided_at IS NULL AND b.step < %s"
+        " AND b.recipients && ARRAY(SELECT id FROM recipients WHERE id = ANY(%s) OR merged_into = ANY(%s)) LIMIT 1",
+        (batch.campaign_id, batch.step, list(people), list(people)),
+    )
+    return bool(found)
+
+
 async def decided(c: Connection, batch: PlannedBatch, unreachable: int) -> None:
     """Its messages are rows now, and in hand until they are settled. `unreachable`: people without an address there."""
     await c.execute(

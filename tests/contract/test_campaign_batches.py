@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 
 from notifier.dispatch import steering
 from notifier.dispatch.brakes import _runs
+from notifier.dispatch.deliver import Batch
 from notifier.dispatch.sweep import Sweep
 from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
@@ -355,24 +360,77 @@ async def test_messages_that_wait_in_the_queue_and_campaigns_take_turns(world):
     assert len(order) == 12
 
 
-async def test_the_second_channel_of_a_campaign_waits_for_the_first(world):
-    people = await world.people(2)
+def routed(folder: Path, route: str) -> Templates:
+    """The templates, of which one goes by email and text message, as `route` says."""
+    shutil.copytree(TEMPLATES, folder)
+    with (folder / "password-reset/template.toml").open("a") as file:
+        file.write(f'route = {{ {route}, order = ["email", "sms"] }}\n')
+    (folder / "password-reset/en/sms.j2").write_text("Reset it.\n")
+    return Templates.load(folder, IDENTITY, "en")
+
+
+async def on_two_channels(world: World, people: Sequence[UUID]) -> UUID:
+    """A campaign whose batches on both channels are due."""
     await world.phones(people)
     campaign = await world.campaign(people, "password-reset")
     await world.execute(
         "INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, due_at)"
         " SELECT campaign_id, 'sms', 1, recipients, starts_at, due_at FROM campaign_batches"
     )
+    return campaign
+
+
+async def all_is_due(world: World) -> None:
+    await world.execute("UPDATE campaign_batches SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
+    await world.execute("UPDATE messages SET due_at = clock_timestamp() WHERE state = 'queued'")
+
+
+async def of_channels(world: World) -> object:
+    return await world.one(
+        "SELECT array_agg(DISTINCT channel || ' ' || state || ' ' || coalesce(reason, '')) FROM messages"
+    )
+
+
+@pytest.mark.parametrize("route", ['mode = "first"', 'mode = "then", after = "1m"'])
+async def test_the_second_channel_of_a_campaign_waits_until_the_first_is_decided(database, tmp_path, route):
+    world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", route))
+    await on_two_channels(world, await world.people(3))
+    await world.execute("UPDATE campaign_batches SET starts_at = clock_timestamp() - interval '2 hours'")
     mail, text = Scripted(), Scripted()
     async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        async with world.database.connection() as c:
+            mails = await deliver._claim_planned(c, Channel.EMAIL, 500)
+        await deliver(())  # whoever has the mails in hand waits for room at their provider
+        assert (mail.sent, text.sent) == ([], [])
+        await deliver._bring(Batch(Channel.EMAIL, mails))
+        await all_is_due(world)
         await deliver(())
-    found = await world.one(
-        "SELECT array_agg(channel || ' ' || state || ' ' || step ORDER BY channel, recipient_id) FROM messages"
-        " WHERE campaign_id = %s", campaign,
-    )  # fmt: skip
-    assert found[0] == "email accepted 0"
-    assert found[2].startswith("sms")
-    assert len(mail.sent) == 2
+    assert (len(mail.sent), len(text.sent)) == (3, 0)
+    assert await of_channels(world) == ["email accepted ", "sms suppressed reached_otherwise:email"]
+
+
+async def test_while_the_first_channels_provider_is_paused_nobody_is_written_to_on_the_second(database, tmp_path):
+    world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", 'mode = "first"'))
+    people = await world.people(3)
+    await on_two_channels(world, people)
+    await world.execute(
+        "UPDATE addresses SET removed_at = now() WHERE recipient_id = %s AND channel = 'email'", people[0]
+    )
+    await world.execute(
+        "INSERT INTO provider_pauses (provider, code, detail, paused_until)"
+        " VALUES ('mail', '421', '', now() + interval '1 hour')"
+    )
+    mail, text = Scripted(), Scripted()
+    mail.name, text.name = "mail", "text"
+    async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        await deliver(())
+        assert (mail.sent, text.sent) == ([], [])
+        await world.execute("DELETE FROM provider_pauses")
+        await all_is_due(world)
+        await deliver(())
+        await all_is_due(world)
+        await deliver(())
+    assert (len(mail.sent), len(text.sent)) == (2, 1)
 
 
 @pytest.mark.parametrize("size", [500, 1], ids=["in one batch", "in two batches"])
