@@ -21,12 +21,14 @@ from notifier.dispatch.sweep import Sweep
 from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
+from notifier.domain.who import Given, GivenAddress
 from notifier.journal import boot_id
 from notifier.rendering import Templates
+from notifier.store import who
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
 from tests.contract.test_deliver import Bell, until_somebody_waits
-from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, take
+from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, new_id, take
 
 pytestmark = pytest.mark.anyio
 
@@ -249,6 +251,61 @@ async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_
     await work(world, provider)
     assert len(provider.sent) == 2
     assert len(await world.of_campaign(campaign)) == 4
+
+
+async def adopt(world: World, nameless: UUID, number: int) -> None:
+    """Somebody who is known by name turns out to hold the address of this nameless one, of this number."""
+    await world.execute("INSERT INTO recipients (id, external_id) VALUES (%s, 'ann') ON CONFLICT DO NOTHING", new_id())
+    email = EmailAddress.parse(f"person-{number}@example.test", allow_test_domains=True)
+    given = Given("ann", {Channel.EMAIL: GivenAddress.of(email, world.hasher)})
+    await world.database.transact(lambda c: who.settle(c, [given], new_id, replace=True))
+    assert await world.one("SELECT merged_into IS NOT NULL FROM recipients WHERE id = %s", nameless)
+
+
+async def test_what_a_dead_worker_had_in_hand_is_found_though_its_person_was_adopted(world):
+    people = await world.people(3)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people[0])
+    await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        async with world.database.connection() as c:
+            batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+        assert len(await dead._gate(batch)) == 3
+        await adopt(world, people[0], 0)
+        dead.journal.close()
+    await sweep(world)
+    assert await world.one("SELECT array_agg(state) FROM messages") == ["queued"] * 3
+    assert await world.one("SELECT array_agg(state) FROM attempts") == ["not_taken"] * 3
+    assert await world.one("SELECT count(*) FROM campaign_batches WHERE worker_id IS NOT NULL") == 0
+
+
+async def test_a_worker_that_dies_says_nothing_of_what_its_people_get_through_another(world):
+    """One in its batch adopts somebody whose message another worker has at the provider."""
+    nameless, adopter, third = await world.people(3)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", nameless)
+    await world.execute("UPDATE recipients SET external_id = 'ann' WHERE id = %s", adopter)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE recipient_id = %s", adopter)
+    campaign = await world.campaign([nameless])
+    await world.execute(
+        "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at)"
+        " VALUES (%s, 'email', %s, now(), now())", campaign, [adopter, third],
+    )  # fmt: skip
+    provider = Scripted()
+    async with world.worker(provider, Lane.MARKETING) as alive:
+        async with world.database.connection() as c:
+            batch = await alive._claim_planned(c, Channel.EMAIL, 500)
+        permitted = await alive._gate(batch)
+        async with world.worker(Scripted(), Lane.MARKETING) as dead:
+            async with world.database.connection() as c:
+                batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+            assert len(await dead._gate(batch)) == 1
+            await adopt(world, nameless, 0)
+            dead.journal.close()
+        await sweep(world)
+        assert await world.of_campaign(campaign) == {adopter: ("sending", None), third: ("queued", "worker_died")}
+        outgoing, spoiled = alive.compose(permitted)
+        await alive._settle(permitted, await alive._send(Channel.EMAIL, permitted, outgoing), spoiled)
+        await alive(())
+    assert sorted(str(one.to) for one in provider.sent) == ["person-0@example.test", "person-2@example.test"]
 
 
 async def test_settling_a_batch_leaves_the_indexes_alone(world):
