@@ -224,6 +224,24 @@ async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_take
     assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
 
 
+async def test_what_a_worker_decides_after_its_death_was_noted_is_left_in_doubt(world):
+    """It had lost its lock, and its journal is gone."""
+    people = await world.people(2)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        dead.journal.close()
+    await sweep(world)
+    async with world.database.connection() as c:
+        batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+    assert len(await dead._gate(batch)) == 2
+    await sweep(world)
+    assert set((await world.of_campaign(campaign)).values()) == {("sending", None)}  # it may be sending yet
+    await world.execute("UPDATE workers SET lost_at = lost_at - interval '1 minute'")
+    await sweep(world)
+    assert set((await world.of_campaign(campaign)).values()) == {("unknown", "in_doubt:worker_died")}
+    assert await world.one("SELECT worker_id FROM campaign_batches") is None
+
+
 async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_journal(world):
     people = await world.people(4)
     campaign = await world.campaign(people)
