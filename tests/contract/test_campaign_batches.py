@@ -24,7 +24,7 @@ from notifier.domain.messages import Lane
 from notifier.domain.who import Given, GivenAddress
 from notifier.journal import boot_id
 from notifier.rendering import Templates
-from notifier.store import who
+from notifier.store import batches, who
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
 from tests.contract.test_deliver import Bell, until_somebody_waits
@@ -205,6 +205,45 @@ async def test_a_batch_of_a_worker_that_died_before_its_intent_is_taken_again(wo
     await work(world, provider)
     assert len(provider.sent) == 5
     assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
+
+
+@pytest.mark.parametrize("way", ["its worker died", "its turn in the rate is later"])
+async def test_a_batch_that_comes_back_from_a_hand_when_its_campaign_is_cancelled_is_left_out(world, way):
+    campaign = await world.campaign(await world.people(3))
+    async with world.worker(Scripted(), Lane.MARKETING) as worker:
+        async with world.database.connection() as c:
+            batch = await worker._claim_planned(c, Channel.EMAIL, 500)
+        await world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+        if way != "its worker died":
+            async with world.database.connection() as c:
+                await batches.give_back(c, worker.worker, batch, 60, is_paced=True)
+        worker.journal.close()
+    await sweep(world)
+    counted = (
+        "SELECT sum(cardinality(recipients)) FROM campaign_batches WHERE left_out = 'cancelled' AND due_at IS NULL"
+    )
+    assert await world.one(counted) == 3
+    assert await world.one("SELECT count(*) FROM campaign_batches WHERE worker_id IS NOT NULL") == 0
+
+
+async def test_a_batch_that_is_given_back_while_its_campaign_is_being_cancelled_is_left_out(world):
+    campaign = await world.campaign(await world.people(3))
+    async with world.worker(Scripted(), Lane.MARKETING) as worker:
+        async with world.database.connection() as c:
+            batch = await worker._claim_planned(c, Channel.EMAIL, 500)
+
+        async def give_back() -> None:
+            async with world.database.connection() as c:
+                await batches.give_back(c, worker.worker, batch, 60, is_paced=True)
+
+        async with world.database.connection() as c, c.transaction():
+            await steering.cancel(c, campaign, OPERATOR)
+            giving = asyncio.create_task(give_back())
+            waiting = asyncio.create_task(until_somebody_waits(world))
+            await asyncio.wait([giving, waiting], return_when="FIRST_COMPLETED")
+            waiting.cancel()
+        await giving
+    assert await world.one("SELECT left_out FROM campaign_batches") == "cancelled"
 
 
 async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_taken_again(world):
