@@ -22,7 +22,7 @@ from notifier.dispatch.witness import Attempt
 from notifier.domain.campaigns import CampaignState
 from notifier.domain.consent import Decision, Deferral, Permit, Refusal, Rule, Verdict
 from notifier.domain.messages import Ids, State
-from notifier.domain.routing import Earlier, Turn
+from notifier.domain.routing import LOOK_AGAIN, Earlier, Turn
 from notifier.errors import TemplateError
 from notifier.store import batches, messages, recipients
 from notifier.store.addresses import restore
@@ -89,13 +89,8 @@ class Gate:
         await recipients.lock(c, batch.recipients)
         campaigns = await batches.campaigns(c, [batch.campaign_id])
         campaign = campaigns[batch.campaign_id]
-        match campaign.state:
-            case CampaignState.PAUSED:
-                await batches.give_back(c, self.worker, batch, is_paced=batch.is_paced)
-                return []
-            case CampaignState.CANCELLED | CampaignState.FINISHED as ended:
-                await batches.leave_out(c, batch, str(ended))
-                return []
+        if await self._laid_aside(c, batch, campaign.state):
+            return []
         await self.judge.shelf.fetch(c, [batch.template_version])
         times = self._times_of(batch, campaign)
         found = await batches.facts_of(c, batch)
@@ -105,6 +100,18 @@ class Gate:
         if not permitted:
             await batches.done(c, batch)
         return permitted
+
+    async def _laid_aside(self, c: Connection, batch: PlannedBatch, state: CampaignState) -> bool:
+        """True when nothing of it is decided now: its campaign was stopped, or an earlier channel is behind."""
+        if state in (CampaignState.CANCELLED, CampaignState.FINISHED):
+            await batches.leave_out(c, batch, str(state))
+        elif state is CampaignState.PAUSED:
+            await batches.give_back(c, self.worker, batch, is_paced=batch.is_paced)
+        elif batch.step and await batches.awaits(c, batch, batch.recipients):
+            await batches.give_back(c, self.worker, batch, LOOK_AGAIN.total_seconds(), is_paced=batch.is_paced)
+        else:
+            return False
+        return True
 
     async def _bear(
         self,

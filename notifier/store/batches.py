@@ -115,24 +115,40 @@ async def waiting(c: Connection, channels: Sequence[Channel]) -> set[Channel]:
     return {Channel(row["channel"]) for row in found}
 
 
+# Whoever cancels a campaign puts aside what waits: what comes back meanwhile must see it.
+_BACK = """
+UPDATE campaign_batches b SET worker_id = NULL, claims = b.claims - %(spared)s,
+    is_paced = coalesce(%(is_paced)s, b.is_paced),
+    due_at = CASE WHEN NOT s.is_over THEN clock_timestamp() + %(wait)s * interval '1 second' END,
+    decided_at = CASE WHEN s.is_over THEN clock_timestamp() END, left_out = CASE WHEN s.is_over THEN s.state END
+FROM (SELECT id, state, state IN ('cancelled', 'finished') AS is_over FROM campaigns WHERE id = ANY(%(campaigns)s)
+      ORDER BY id FOR SHARE) AS s
+WHERE b.campaign_id = s.id AND b.worker_id = %(worker)s AND b.decided_at IS NULL
+"""
+
+
 async def give_back(c: Connection, worker: int, batch: PlannedBatch, wait: float = 0.0, *, is_paced: bool) -> None:
-    """Let it wait again, unharmed: it counts as not taken in hand. `wait`: seconds until it is due."""
-    await c.execute(
-        "UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp() + %s * interval '1 second',"
-        " claims = claims - 1, is_paced = %s WHERE campaign_id = %s AND n = %s AND worker_id = %s",
-        (wait, is_paced, batch.campaign_id, batch.n, worker),
-    )
+    """Let it wait again, unharmed: it counts as not taken in hand. `wait`: seconds until it is due.
+
+    Of a campaign that has ended it is left out.
+    """
+    asked = {"worker": worker, "campaigns": [batch.campaign_id], "n": batch.n}
+    await c.execute(f"{_BACK} AND b.n = %(n)s", {**asked, "wait": wait, "is_paced": is_paced, "spared": 1})
 
 
 async def requeue(c: Connection, worker: int) -> None:
     """What a dead worker did not decide waits again. What brought down several of them stops its campaign."""
     found = await rows(
         c,
-        "UPDATE campaign_batches SET worker_id = NULL, due_at = clock_timestamp()"
-        " WHERE worker_id = %s AND decided_at IS NULL RETURNING campaign_id, claims",
+        "SELECT id FROM campaigns WHERE id IN (SELECT campaign_id FROM campaign_batches"
+        "  WHERE worker_id = %s AND decided_at IS NULL) ORDER BY id FOR NO KEY UPDATE",  # it may be stopped
         (worker,),
     )
-    for campaign in {row["campaign_id"] for row in found if row["claims"] >= MAX_CLAIMS}:
+    asked = {"worker": worker, "campaigns": [row["id"] for row in found]}
+    back = await rows(
+        c, f"{_BACK} RETURNING b.campaign_id, b.claims", {**asked, "wait": 0, "is_paced": None, "spared": 0}
+    )
+    for campaign in {row["campaign_id"] for row in back if row["claims"] >= MAX_CLAIMS}:
         await stop(c, campaign, "poison")
 
 
@@ -267,6 +283,20 @@ async def hold(c: Connection, worker: int, batch: PlannedBatch) -> bool:
         c,
         "SELECT 1 FROM campaign_batches WHERE campaign_id = %s AND n = %s AND worker_id = %s FOR NO KEY UPDATE",
         (batch.campaign_id, batch.n, worker),
+    )
+    return bool(found)
+
+
+async def awaits(c: Connection, batch: PlannedBatch, people: Collection[UUID]) -> bool:
+    """True while one of these people, or somebody nameless whom they adopted, is undecided on an earlier channel.
+
+    What was not decided there has no message yet that a later one could wait for.
+    """
+    found = await rows(
+        c,
+        "SELECT 1 FROM campaign_batches b WHERE b.campaign_id = %s AND b.decided_at IS NULL AND b.step < %s"
+        " AND b.recipients && ARRAY(SELECT id FROM recipients WHERE id = ANY(%s) OR merged_into = ANY(%s)) LIMIT 1",
+        (batch.campaign_id, batch.step, list(people), list(people)),
     )
     return bool(found)
 

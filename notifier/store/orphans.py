@@ -11,30 +11,34 @@ from notifier.domain.messages import Lane
 from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import Channel
 
-# A message that was born in a batch is in the hands of whoever has the batch.
+# A message that was born in a batch is in the hands of whoever has the batch. Its person may have been adopted since.
 _BORN = """
-FROM campaign_batches b CROSS JOIN unnest(b.recipients) AS who (id)
-JOIN messages m ON m.campaign_id = b.campaign_id AND m.recipient_id = who.id AND m.channel = b.channel
-    AND NOT m.is_test AND m.worker_id IS NULL AND m.state = 'sending'
-{attempts}
+SELECT m.id FROM campaign_batches b CROSS JOIN unnest(b.recipients) AS who (id) JOIN recipients r ON r.id = who.id
+JOIN messages m ON m.campaign_id = b.campaign_id AND m.recipient_id = ANY (ARRAY[r.id, r.merged_into])
+    AND m.channel = b.channel AND NOT m.is_test AND m.worker_id IS NULL AND m.state = 'sending'
 WHERE b.worker_id = %(worker)s AND b.decided_at IS NOT NULL
 """
-_ATTEMPTS = "LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
-_ORPHAN = "m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.expires_at, m.is_followed, a.n"
+_ORPHAN = "SELECT m.id, m.state, m.channel, m.category, m.tries, m.repeated, m.expires_at, m.is_followed, a.n"
 
 
 async def orphans_of(c: Connection, worker: int) -> list[Row]:
     """Lock and list what a dead worker left in hand, with the attempt that is under way, if intent was committed."""
     # Locks are statements of their own: the server may still be committing the worker's last gate, and one statement
     # would miss its attempts. Batches come first, as in that gate.
-    asked = {"worker": worker}
+    asked: dict[str, object] = {"worker": worker}
     await c.execute("SELECT 1 FROM campaign_batches WHERE worker_id = %(worker)s FOR NO KEY UPDATE", asked)
+    # What is found is locked by its id: while the lock is waited for, an adoption may change whose message it is.
+    asked["born"] = [row["id"] for row in await rows(c, _BORN, asked)]
     await c.execute("SELECT 1 FROM messages WHERE worker_id = %(worker)s ORDER BY id FOR NO KEY UPDATE", asked)
-    await c.execute(f"SELECT 1 {_BORN.format(attempts='')} ORDER BY m.id FOR NO KEY UPDATE OF m", asked)
+    await c.execute("SELECT 1 FROM messages WHERE id = ANY(%(born)s) ORDER BY id FOR NO KEY UPDATE", asked)
+    # Somebody's message may have been born in another worker's batch, and be at the provider now.
     return await rows(
         c,
-        f"SELECT {_ORPHAN}, m.claims FROM messages m {_ATTEMPTS} WHERE m.worker_id = %(worker)s"
-        f" UNION ALL SELECT {_ORPHAN}, 1 {_BORN.format(attempts=_ATTEMPTS)} ORDER BY id",
+        f"{_ORPHAN}, m.claims FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.state = 'started'"
+        " WHERE m.worker_id = %(worker)s"
+        f" UNION ALL {_ORPHAN}, 1 FROM messages m"
+        " JOIN attempts a ON a.message_id = m.id AND a.state = 'started' AND a.worker_id = %(worker)s"
+        " WHERE m.id = ANY(%(born)s) AND m.worker_id IS NULL AND m.state = 'sending' ORDER BY id",
         asked,
     )
 

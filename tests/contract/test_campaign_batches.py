@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 import structlog
@@ -14,17 +18,20 @@ from hypothesis import strategies as st
 from notifier.dispatch import steering
 from notifier.dispatch.brakes import _runs
 from notifier.dispatch.campaigns import Campaigns
+from notifier.dispatch.deliver import Batch
 from notifier.dispatch.sweep import Sweep
 from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import goes_wrong
 from notifier.domain.messages import Lane
+from notifier.domain.who import Given, GivenAddress
 from notifier.journal import boot_id
 from notifier.limits import Limits
 from notifier.rendering import Templates
+from notifier.store import batches, who
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
 from tests.contract.test_deliver import Bell, until_somebody_waits
-from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, take
+from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, new_id, take
 
 pytestmark = pytest.mark.anyio
 
@@ -205,6 +212,45 @@ async def test_a_batch_of_a_worker_that_died_before_its_intent_is_taken_again(wo
     assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
 
 
+@pytest.mark.parametrize("way", ["its worker died", "its turn in the rate is later"])
+async def test_a_batch_that_comes_back_from_a_hand_when_its_campaign_is_cancelled_is_left_out(world, way):
+    campaign = await world.campaign(await world.people(3))
+    async with world.worker(Scripted(), Lane.MARKETING) as worker:
+        async with world.database.connection() as c:
+            batch = await worker._claim_planned(c, Channel.EMAIL, 500)
+        await world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+        if way != "its worker died":
+            async with world.database.connection() as c:
+                await batches.give_back(c, worker.worker, batch, 60, is_paced=True)
+        worker.journal.close()
+    await sweep(world)
+    counted = (
+        "SELECT sum(cardinality(recipients)) FROM campaign_batches WHERE left_out = 'cancelled' AND due_at IS NULL"
+    )
+    assert await world.one(counted) == 3
+    assert await world.one("SELECT count(*) FROM campaign_batches WHERE worker_id IS NOT NULL") == 0
+
+
+async def test_a_batch_that_is_given_back_while_its_campaign_is_being_cancelled_is_left_out(world):
+    campaign = await world.campaign(await world.people(3))
+    async with world.worker(Scripted(), Lane.MARKETING) as worker:
+        async with world.database.connection() as c:
+            batch = await worker._claim_planned(c, Channel.EMAIL, 500)
+
+        async def give_back() -> None:
+            async with world.database.connection() as c:
+                await batches.give_back(c, worker.worker, batch, 60, is_paced=True)
+
+        async with world.database.connection() as c, c.transaction():
+            await steering.cancel(c, campaign, OPERATOR)
+            giving = asyncio.create_task(give_back())
+            waiting = asyncio.create_task(until_somebody_waits(world))
+            await asyncio.wait([giving, waiting], return_when="FIRST_COMPLETED")
+            waiting.cancel()
+        await giving
+    assert await world.one("SELECT left_out FROM campaign_batches") == "cancelled"
+
+
 async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_taken_again(world):
     """What a killed client had sent may be carried out once it has been recovered."""
     people = await world.people(5)
@@ -220,6 +266,24 @@ async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_take
     await work(world, provider)
     assert len(provider.sent) == 5
     assert set((await world.of_campaign(campaign)).values()) == {("accepted", None)}
+
+
+async def test_what_a_worker_decides_after_its_death_was_noted_is_left_in_doubt(world):
+    """It had lost its lock, and its journal is gone."""
+    people = await world.people(2)
+    campaign = await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        dead.journal.close()
+    await sweep(world)
+    async with world.database.connection() as c:
+        batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+    assert len(await dead._gate(batch)) == 2
+    await sweep(world)
+    assert set((await world.of_campaign(campaign)).values()) == {("sending", None)}  # it may be sending yet
+    await world.execute("UPDATE workers SET lost_at = lost_at - interval '1 minute'")
+    await sweep(world)
+    assert set((await world.of_campaign(campaign)).values()) == {("unknown", "in_doubt:worker_died")}
+    assert await world.one("SELECT worker_id FROM campaign_batches") is None
 
 
 async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_journal(world):
@@ -249,6 +313,61 @@ async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_
     await work(world, provider)
     assert len(provider.sent) == 2
     assert len(await world.of_campaign(campaign)) == 4
+
+
+async def adopt(world: World, nameless: UUID, number: int) -> None:
+    """Somebody who is known by name turns out to hold the address of this nameless one, of this number."""
+    await world.execute("INSERT INTO recipients (id, external_id) VALUES (%s, 'ann') ON CONFLICT DO NOTHING", new_id())
+    email = EmailAddress.parse(f"person-{number}@example.test", allow_test_domains=True)
+    given = Given("ann", {Channel.EMAIL: GivenAddress.of(email, world.hasher)})
+    await world.database.transact(lambda c: who.settle(c, [given], new_id, replace=True))
+    assert await world.one("SELECT merged_into IS NOT NULL FROM recipients WHERE id = %s", nameless)
+
+
+async def test_what_a_dead_worker_had_in_hand_is_found_though_its_person_was_adopted(world):
+    people = await world.people(3)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people[0])
+    await world.campaign(people)
+    async with world.worker(Scripted(), Lane.MARKETING) as dead:
+        async with world.database.connection() as c:
+            batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+        assert len(await dead._gate(batch)) == 3
+        await adopt(world, people[0], 0)
+        dead.journal.close()
+    await sweep(world)
+    assert await world.one("SELECT array_agg(state) FROM messages") == ["queued"] * 3
+    assert await world.one("SELECT array_agg(state) FROM attempts") == ["not_taken"] * 3
+    assert await world.one("SELECT count(*) FROM campaign_batches WHERE worker_id IS NOT NULL") == 0
+
+
+async def test_a_worker_that_dies_says_nothing_of_what_its_people_get_through_another(world):
+    """One in its batch adopts somebody whose message another worker has at the provider."""
+    nameless, adopter, third = await world.people(3)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", nameless)
+    await world.execute("UPDATE recipients SET external_id = 'ann' WHERE id = %s", adopter)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE recipient_id = %s", adopter)
+    campaign = await world.campaign([nameless])
+    await world.execute(
+        "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at)"
+        " VALUES (%s, 'email', %s, now(), now())", campaign, [adopter, third],
+    )  # fmt: skip
+    provider = Scripted()
+    async with world.worker(provider, Lane.MARKETING) as alive:
+        async with world.database.connection() as c:
+            batch = await alive._claim_planned(c, Channel.EMAIL, 500)
+        permitted = await alive._gate(batch)
+        async with world.worker(Scripted(), Lane.MARKETING) as dead:
+            async with world.database.connection() as c:
+                batch = await dead._claim_planned(c, Channel.EMAIL, 500)
+            assert len(await dead._gate(batch)) == 1
+            await adopt(world, nameless, 0)
+            dead.journal.close()
+        await sweep(world)
+        assert await world.of_campaign(campaign) == {adopter: ("sending", None), third: ("queued", "worker_died")}
+        outgoing, spoiled = alive.compose(permitted)
+        await alive._settle(permitted, await alive._send(Channel.EMAIL, permitted, outgoing), spoiled)
+        await alive(())
+    assert sorted(str(one.to) for one in provider.sent) == ["person-0@example.test", "person-2@example.test"]
 
 
 async def test_settling_a_batch_leaves_the_indexes_alone(world):
@@ -382,24 +501,77 @@ async def test_messages_that_wait_in_the_queue_and_campaigns_take_turns(world):
     assert len(order) == 12
 
 
-async def test_the_second_channel_of_a_campaign_waits_for_the_first(world):
-    people = await world.people(2)
+def routed(folder: Path, route: str) -> Templates:
+    """The templates, of which one goes by email and text message, as `route` says."""
+    shutil.copytree(TEMPLATES, folder)
+    with (folder / "password-reset/template.toml").open("a") as file:
+        file.write(f'route = {{ {route}, order = ["email", "sms"] }}\n')
+    (folder / "password-reset/en/sms.j2").write_text("Reset it.\n")
+    return Templates.load(folder, IDENTITY, "en")
+
+
+async def on_two_channels(world: World, people: Sequence[UUID]) -> UUID:
+    """A campaign whose batches on both channels are due."""
     await world.phones(people)
     campaign = await world.campaign(people, "password-reset")
     await world.execute(
         "INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, due_at)"
         " SELECT campaign_id, 'sms', 1, recipients, starts_at, due_at FROM campaign_batches"
     )
+    return campaign
+
+
+async def all_is_due(world: World) -> None:
+    await world.execute("UPDATE campaign_batches SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
+    await world.execute("UPDATE messages SET due_at = clock_timestamp() WHERE state = 'queued'")
+
+
+async def of_channels(world: World) -> object:
+    return await world.one(
+        "SELECT array_agg(DISTINCT channel || ' ' || state || ' ' || coalesce(reason, '')) FROM messages"
+    )
+
+
+@pytest.mark.parametrize("route", ['mode = "first"', 'mode = "then", after = "1m"'])
+async def test_the_second_channel_of_a_campaign_waits_until_the_first_is_decided(database, tmp_path, route):
+    world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", route))
+    await on_two_channels(world, await world.people(3))
+    await world.execute("UPDATE campaign_batches SET starts_at = clock_timestamp() - interval '2 hours'")
     mail, text = Scripted(), Scripted()
     async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        async with world.database.connection() as c:
+            mails = await deliver._claim_planned(c, Channel.EMAIL, 500)
+        await deliver(())  # whoever has the mails in hand waits for room at their provider
+        assert (mail.sent, text.sent) == ([], [])
+        await deliver._bring(Batch(Channel.EMAIL, mails))
+        await all_is_due(world)
         await deliver(())
-    found = await world.one(
-        "SELECT array_agg(channel || ' ' || state || ' ' || step ORDER BY channel, recipient_id) FROM messages"
-        " WHERE campaign_id = %s", campaign,
-    )  # fmt: skip
-    assert found[0] == "email accepted 0"
-    assert found[2].startswith("sms")
-    assert len(mail.sent) == 2
+    assert (len(mail.sent), len(text.sent)) == (3, 0)
+    assert await of_channels(world) == ["email accepted ", "sms suppressed reached_otherwise:email"]
+
+
+async def test_while_the_first_channels_provider_is_paused_nobody_is_written_to_on_the_second(database, tmp_path):
+    world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", 'mode = "first"'))
+    people = await world.people(3)
+    await on_two_channels(world, people)
+    await world.execute(
+        "UPDATE addresses SET removed_at = now() WHERE recipient_id = %s AND channel = 'email'", people[0]
+    )
+    await world.execute(
+        "INSERT INTO provider_pauses (provider, code, detail, paused_until)"
+        " VALUES ('mail', '421', '', now() + interval '1 hour')"
+    )
+    mail, text = Scripted(), Scripted()
+    mail.name, text.name = "mail", "text"
+    async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        await deliver(())
+        assert (mail.sent, text.sent) == ([], [])
+        await world.execute("DELETE FROM provider_pauses")
+        await all_is_due(world)
+        await deliver(())
+        await all_is_due(world)
+        await deliver(())
+    assert (len(mail.sent), len(text.sent)) == (2, 1)
 
 
 @pytest.mark.parametrize("size", [500, 1], ids=["in one batch", "in two batches"])
