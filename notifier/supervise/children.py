@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -60,13 +59,11 @@ class Child:
         environment: Mapping[str, str],
         *,
         patience: float = 5.0,
-        niceness: int = 0,
     ) -> None:
         self.name = name
         self.arguments = tuple(arguments)
         self.environment = environment
         self.patience = patience  #: seconds it may take to end
-        self.niceness = niceness
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -79,8 +76,6 @@ class Child:
             env=dict(self.environment),
             start_new_session=True,  # a terminal's Ctrl-C is for the parent, which stops its children in order
         )
-        if self.niceness:
-            os.setpriority(os.PRIO_PROCESS, self.process.pid, self.niceness)
 
     def is_alive(self) -> bool:
         """Whether it runs."""

@@ -24,7 +24,6 @@ OURS = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL")  #: what a command needs to jo
 HOST = "127.0.0.1"
 INBOUND_DOMAIN = "inbound.notifier.test"  #: whose mail comes back, where no other is given
 WORKER_PATIENCE = 27.0  #: seconds; a worker drains for up to 25
-MARKETING_NICENESS = 5  #: a campaign does not slow a password reset
 TURN = 1.0  #: seconds between looks when nothing wakes the parent
 START_SECONDS = 60.0
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -251,19 +250,19 @@ def run_command(arguments: Sequence[str], environment: Mapping[str, str]) -> Non
 def children_of(environment: Mapping[str, str], ports: Ports) -> list[Child]:
     """One API, a worker per lane (two for marketing), the scheduler and the sandbox."""
 
-    def child(name: str, *arguments: object, patience: float = 5.0, niceness: int = 0) -> Child:
+    def child(name: str, *arguments: object, patience: float = 5.0) -> Child:
         command = [CLI, *map(str, arguments)]
-        return Child(name, command, environment, patience=patience, niceness=niceness)
+        return Child(name, command, environment, patience=patience)
 
-    def worker(name: str, lane: str, niceness: int = 0) -> Child:
-        return child(name, "worker", "--lane", lane, patience=WORKER_PATIENCE, niceness=niceness)
+    def worker(name: str, lane: str) -> Child:
+        return child(name, "worker", "--lane", lane, patience=WORKER_PATIENCE)
 
     return [
         child("sandbox", "sandbox", "--http-port", ports.sandbox, "--smtp-port", ports.smtp),
         child("api", "api", "--port", ports.api),
         worker("worker-transactional", "transactional"),
-        worker("worker-marketing-1", "marketing", MARKETING_NICENESS),
-        worker("worker-marketing-2", "marketing", MARKETING_NICENESS),
+        worker("worker-marketing-1", "marketing"),
+        worker("worker-marketing-2", "marketing"),
         child("scheduler", "scheduler"),
         child("inbound", "inbound", "--port", ports.inbound),
     ]

@@ -53,9 +53,8 @@ def dry_run(world: World, timing: Timing | None = None, price: str | None = None
 
 
 async def ask(world: World, campaign: UUID) -> UUID:
-    """Ask for a dry-run of the campaign, as a draft."""
+    """Ask for a dry-run of the campaign."""
     plan = new_id()
-    await world.execute("UPDATE campaigns SET state = 'draft' WHERE id = %s", campaign)
     await world.execute(
         "INSERT INTO campaign_plans (id, campaign_id, revision, template_version)"
         " SELECT %s, id, revision, template_version FROM campaigns WHERE id = %s", plan, campaign,
@@ -64,10 +63,9 @@ async def ask(world: World, campaign: UUID) -> UUID:
 
 
 async def reckon(world: World, campaign: UUID, timing: Timing | None = None, **changes: Any) -> dict[str, Any]:
-    """The plan of a campaign, which then is as it was."""
+    """The plan of a campaign."""
     plan = await ask(world, campaign)
     await dry_run(world, timing, **changes)()
-    await world.execute("UPDATE campaigns SET state = 'sending' WHERE id = %s", campaign)
     row = await row_of(world, plan)
     assert row["problem"] is None
     assert row["hash"] == hash_of(row["plan"])

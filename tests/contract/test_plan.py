@@ -305,7 +305,7 @@ async def test_a_planner_that_is_killed_again_and_again_plans_everybody_once(tow
         )
         assert process.stdout is not None
         before = len(await town.planned(campaign))
-        while not over and len(await town.planned(campaign)) < before + 2500:
+        while not over and len(await town.planned(campaign)) < before + 1000:
             over = not await process.stdout.readline()  # a line for each look; none when it has ended by itself
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)

@@ -97,6 +97,8 @@ async def test_the_api_is_this_and_nothing_else(api: Api) -> None:
         ("POST", "/v1/campaigns/{id}/schedule"),
         ("POST", "/v1/campaigns/{id}/unschedule"),
         ("POST", "/v1/campaigns/{id}/pause"),
+        ("GET", "/v1/campaigns/{id}/report"),
+        ("GET", "/v1/campaigns/{id}/report.csv"),
         ("POST", "/v1/campaigns/{id}/resume"),
         ("POST", "/v1/campaigns/{id}/cancel"),
         ("POST", "/v1/campaigns/{id}/test"),

@@ -146,7 +146,7 @@ def test_each_lane_has_its_processes_and_marketing_is_nice(parent):
     children = psutil.Process(parent.pid).children(recursive=True)
     lanes = [child.cmdline()[-1] for child in children if "worker" in child.cmdline()]
     assert sorted(lanes) == ["marketing", "marketing", "transactional"]
-    assert part(parent, "worker", "marketing").nice() == 5
+    assert part(parent, "worker", "marketing").nice() == 10
     assert part(parent, "worker", "transactional").nice() == 0
     assert part(parent, "scheduler")
 
