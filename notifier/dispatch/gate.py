@@ -154,7 +154,8 @@ class Gate:
             return {}
         earlier: dict[UUID, list[Earlier]] = {row["id"]: [] for row in later}
         for row in await messages.earlier_of(c, list(earlier)):
-            earlier[row["id"]].append(Earlier(Channel(row["channel"]), State(row["state"]), row["reason"]))
+            found = Earlier(Channel(row["channel"]), State(row["state"]), row["reason"], row["due_at"])
+            earlier[row["id"]].append(found)
         return {row["id"]: Turn(self.judge.mode(row), row["turn_at"], earlier[row["id"]]) for row in later}
 
     # Permitted --------------------------------------------------------------------------------------------------------
