@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -86,28 +86,29 @@ class Gate:
         """Decide about a slice of an audience: its messages are inserted as they are decided."""
         if not await batches.hold(c, self.worker, batch):
             return []
-        await recipients.lock(c, batch.recipients)
+        people = {*(await recipients.lock_survivors(c, batch.recipients)).values()}
         campaigns = await batches.campaigns(c, [batch.campaign_id])
         campaign = campaigns[batch.campaign_id]
-        if await self._laid_aside(c, batch, campaign.state):
+        if await self._laid_aside(c, batch, people, campaign.state):
             return []
         await self.judge.shelf.fetch(c, [batch.template_version])
         times = self._times_of(batch, campaign)
-        found = await batches.facts_of(c, batch)
+        found = await batches.facts_of(c, batch.channel, people)
         facts = [as_message(row, self._new_id(), batch, times.expires_at) for row in found]
         permitted = await self._bear(c, batch, times, facts, campaigns)
-        await batches.decided(c, batch, len(batch.recipients) - len({row["recipient_id"] for row in facts}))
         if not permitted:
             await batches.done(c, batch)
         return permitted
 
-    async def _laid_aside(self, c: Connection, batch: PlannedBatch, state: CampaignState) -> bool:
+    async def _laid_aside(
+        self, c: Connection, batch: PlannedBatch, people: Collection[UUID], state: CampaignState
+    ) -> bool:
         """True when nothing of it is decided now: its campaign was stopped, or an earlier channel is behind."""
         if state in (CampaignState.CANCELLED, CampaignState.FINISHED):
             await batches.leave_out(c, batch, str(state))
         elif state is CampaignState.PAUSED:
             await batches.give_back(c, self.worker, batch, is_paced=batch.is_paced)
-        elif batch.step and await batches.awaits(c, batch, batch.recipients):
+        elif batch.step and await batches.awaits(c, batch, {*batch.recipients, *people}):
             await batches.give_back(c, self.worker, batch, LOOK_AGAIN.total_seconds(), is_paced=batch.is_paced)
         else:
             return False
@@ -153,7 +154,8 @@ class Gate:
             return {}
         earlier: dict[UUID, list[Earlier]] = {row["id"]: [] for row in later}
         for row in await messages.earlier_of(c, list(earlier)):
-            earlier[row["id"]].append(Earlier(Channel(row["channel"]), State(row["state"]), row["reason"]))
+            found = Earlier(Channel(row["channel"]), State(row["state"]), row["reason"], row["due_at"])
+            earlier[row["id"]].append(found)
         return {row["id"]: Turn(self.judge.mode(row), row["turn_at"], earlier[row["id"]]) for row in later}
 
     # Permitted --------------------------------------------------------------------------------------------------------

@@ -101,7 +101,8 @@ class Reckoning:
     async def _facts(self, c: Connection, run: Run, channel: Channel, turns: Mapping[UUID, datetime]) -> list[Row]:
         """What is known of their addresses on a channel, as of messages at the instant when each is looked at."""
         batch, route, expires_at = run.batch(channel, turns), run.template.route, run.found.expires_at
-        facts = [as_message(row, self._new_id(), batch, expires_at) for row in await batches.facts_of(c, batch)]
+        found = await batches.facts_of(c, channel, turns)
+        facts = [as_message(row, self._new_id(), batch, expires_at) for row in found]
         for row in facts:
             row["now"] = min(route.looks_at(batch.step, turns[row["recipient_id"]]), expires_at)
         there = {row["recipient_id"] for row in facts}

@@ -80,6 +80,7 @@ class Earlier:
     channel: Channel
     state: State
     reason: str | None = None
+    due_at: datetime | None = None  #: while it waits
 
     @property
     def found_nobody(self) -> bool:
@@ -136,7 +137,10 @@ def _first(turn: Turn, now: datetime) -> Standing:
     if sent:
         return Stop(sent[0].channel)
     undecided = [one for one in turn.earlier if one.state in _UNDECIDED]
-    return Wait(undecided[0].channel, now + LOOK_AGAIN) if undecided else Go()
+    if not undecided:
+        return Go()
+    next_due = min(one.due_at or now for one in undecided)  # what is held back does not end before that
+    return Wait(undecided[0].channel, max(next_due, now + LOOK_AGAIN))
 
 
 def _then(turn: Turn, now: datetime) -> Standing:

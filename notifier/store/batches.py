@@ -172,12 +172,12 @@ ORDER BY r.id, a.id
 """
 
 
-async def facts_of(c: Connection, batch: PlannedBatch) -> list[Row]:
-    """All that gate and rendering need to know of each address in the batch, in one order: of two the first goes.
+async def facts_of(c: Connection, channel: Channel, people: Collection[UUID]) -> list[Row]:
+    """All that gate and rendering need to know of each of their addresses, in one order: of two the first goes.
 
-    Its people are locked, unless nothing is going to be sent.
+    They are locked, unless nothing is going to be sent.
     """
-    return await rows(c, _FACTS, (batch.channel, list(batch.recipients)))
+    return await rows(c, _FACTS, (channel, list(people)))
 
 
 async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) -> set[tuple[UUID, bytes]]:
@@ -216,7 +216,8 @@ class Born:
 
 
 # Marketing's lane for notices, too: whatever goes to everybody. A notice's one repeat counts as spent, so that it is
-# sent at most once. Whoever has a message of this campaign keeps that one.
+# sent at most once. Whoever has a message of this campaign keeps that one; where two of its people have become one, the
+# other counts among those who were not reached.
 _BEAR = f"""
 WITH born AS (
     INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic, template_version,
@@ -229,7 +230,11 @@ WITH born AS (
         AS v (id, recipient_id, address_id, state, reason, due_at, decision)
     ON CONFLICT (campaign_id, recipient_id, channel, address_id) WHERE campaign_id IS NOT NULL AND NOT is_test
         DO NOTHING
-    RETURNING id, state
+    RETURNING id, recipient_id, state
+), decided AS (
+    UPDATE campaign_batches SET decided_at = clock_timestamp(),
+        unreachable = cardinality(recipients) - (SELECT count(DISTINCT recipient_id) FROM born)
+    WHERE campaign_id = %(campaign)s AND n = %(n)s
 )
 INSERT INTO attempts (message_id, n, worker_id, provider)
 SELECT id, 1, %(worker)s, %(provider)s FROM born WHERE state = 'sending'
@@ -249,12 +254,16 @@ class Times:
 async def bear(
     c: Connection, worker: int, batch: PlannedBatch, times: Times, born: Sequence[Born], provider: str
 ) -> list[Intent]:
-    """Insert the batch's messages as they were decided, with an attempt for each that may go."""
+    """Insert the batch's messages as they were decided, with an attempt for each that may go.
+
+    It is decided with that, and in hand until they are settled.
+    """
     found = await rows(
         c,
         _BEAR,
         {
             "campaign": batch.campaign_id,
+            "n": batch.n,
             "channel": batch.channel,
             "category": batch.category,
             "topic": batch.topic,
@@ -299,15 +308,6 @@ async def awaits(c: Connection, batch: PlannedBatch, people: Collection[UUID]) -
         (batch.campaign_id, batch.step, list(people), list(people)),
     )
     return bool(found)
-
-
-async def decided(c: Connection, batch: PlannedBatch, unreachable: int) -> None:
-    """Its messages are rows now, and in hand until they are settled. `unreachable`: people without an address there."""
-    await c.execute(
-        "UPDATE campaign_batches SET decided_at = clock_timestamp(), unreachable = %s"
-        " WHERE campaign_id = %s AND n = %s",
-        (unreachable, batch.campaign_id, batch.n),
-    )
 
 
 async def done(c: Connection, batch: PlannedBatch) -> None:

@@ -200,11 +200,11 @@ async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     """For each of these messages of a later step, how those of the earlier steps stand."""
     return await rows(
         c,
-        "SELECT m.id, e.channel, e.state, e.reason FROM messages m"
+        "SELECT m.id, e.channel, e.state, e.reason, e.due_at FROM messages m"
         " JOIN notifications n ON n.id = m.notification_id"
         " JOIN messages e ON e.id = ANY(n.message_ids) AND e.step < m.step"
         " WHERE m.id = ANY(%(ids)s)"
-        " UNION ALL SELECT m.id, e.channel, e.state, e.reason FROM messages m"
+        " UNION ALL SELECT m.id, e.channel, e.state, e.reason, e.due_at FROM messages m"
         " JOIN messages e ON e.campaign_id = m.campaign_id AND e.recipient_id = m.recipient_id AND e.step < m.step"
         " AND NOT e.is_test WHERE m.id = ANY(%(ids)s)",
         {"ids": list(ids)},

@@ -324,6 +324,44 @@ async def adopt(world: World, nameless: UUID, number: int) -> None:
     assert await world.one("SELECT merged_into IS NOT NULL FROM recipients WHERE id = %s", nameless)
 
 
+async def test_who_is_adopted_before_their_batch_is_decided_gets_it_under_their_name(world):
+    people = await world.people(3)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people[0])
+    campaign = await world.campaign(people)
+    await adopt(world, people[0], 0)
+    provider = Scripted()
+    await work(world, provider)
+    adopter = await world.one("SELECT id FROM recipients WHERE external_id = 'ann'")
+    assert set(await world.of_campaign(campaign)) == {adopter, *people[1:]}
+    assert len(provider.sent) == 3
+    assert await world.one("SELECT unreachable FROM campaign_batches") == 0
+
+
+async def test_who_said_no_under_their_name_gets_nothing_that_was_planned_for_the_nameless_one(world):
+    [nameless, adopter] = await world.people(2)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", nameless)
+    await world.execute("UPDATE recipients SET external_id = 'ann' WHERE id = %s", adopter)
+    await world.withdraw([adopter])
+    campaign = await world.campaign([nameless])
+    await adopt(world, nameless, 0)
+    await work(world, Scripted())
+    assert await world.of_campaign(campaign) == {adopter: ("suppressed", "withdrawn:marketing/any")}
+
+
+@pytest.mark.parametrize("size", [500, 1], ids=["in one batch", "in two batches"])
+async def test_two_of_the_audience_who_have_become_one_get_it_once_and_the_report_adds_up(world, size):
+    people = await world.people(3)
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people[0])
+    await world.execute("UPDATE recipients SET external_id = 'ann' WHERE id = %s", people[1])
+    campaign = await world.campaign(people, size=size)
+    await adopt(world, people[0], 0)
+    provider = Scripted()
+    await work(world, provider)
+    assert sorted(str(one.to) for one in provider.sent) == ["person-0@example.test", "person-2@example.test"]
+    assert set(await world.of_campaign(campaign)) == set(people[1:])
+    assert await world.one("SELECT sum(unreachable) FROM campaign_batches") == 1
+
+
 async def test_what_a_dead_worker_had_in_hand_is_found_though_its_person_was_adopted(world):
     people = await world.people(3)
     await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people[0])

@@ -323,6 +323,19 @@ async def test_first_what_is_woken_too_early_waits_again_and_says_for_what(house
     assert explanation.explain(story).why[0].startswith("It waits for what becomes of the one by text message.")
 
 
+async def test_first_what_waits_for_one_that_is_held_back_looks_again_when_that_is_due(house):
+    at_home = await house(FIRST)
+    await at_home.notify()
+    await at_home.pass_by(LOOK_AGAIN)
+    await at_home.world.execute(
+        "UPDATE messages SET due_at = clock_timestamp() + interval '8 hours' WHERE channel = 'sms'"
+    )
+    async with at_home.world.worker({EMAIL: at_home.providers[EMAIL]}) as mail_only:
+        await mail_only()
+    held = "SELECT array_agg(DISTINCT due_at) FROM messages WHERE channel = ANY('{sms, email}') AND state = 'queued'"
+    assert len(await at_home.world.one(held)) == 1
+
+
 # Then -----------------------------------------------------------------------------------------------------------------
 
 

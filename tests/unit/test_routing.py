@@ -104,17 +104,39 @@ def test_the_table_in_words(earlier, first, before, at) -> None:
     assert stands(Turn(Mode.ALL, NOW, said), NOW) == Go()
 
 
+@pytest.mark.parametrize(
+    ("dues", "wait"),
+    [
+        ([8 * HOUR], 8 * HOUR),
+        ([8 * HOUR, HOUR], HOUR),
+        ([8 * HOUR, -HOUR], LOOK_AGAIN),
+        ([8 * HOUR, None], LOOK_AGAIN),
+        ([timedelta(seconds=1)], LOOK_AGAIN),
+    ],
+)
+def test_first_looks_again_when_the_next_of_those_before_it_is_due_and_not_sooner_than_soon(dues, wait) -> None:
+    """What quiet hours hold back is not asked about twice a minute all night."""
+    history = [Earlier(SMS, State.SENDING if due is None else State.QUEUED, None, due and NOW + due) for due in dues]
+    assert stands(Turn(Mode.FIRST, NOW, history), NOW) == Wait(SMS, NOW + wait)
+
+
 # Whatever happened before ---------------------------------------------------------------------------------------------
 
 REASONS = {
     State.FAILED: st.sampled_from(["rejected:c", "bad_address:c", "poison", "render:c", "gave_up:unavailable:c"]),
     State.SUPPRESSED: st.sampled_from(["withdrawn:all/any", "opted_out_at_provider:c", "reached_otherwise:push"]),
 }
+offsets = st.integers(-7200, 7200).map(lambda seconds: timedelta(seconds=seconds))
 earliers = st.sampled_from(list(State)).flatmap(
-    lambda state: st.builds(Earlier, st.sampled_from(list(Channel)), st.just(state), REASONS.get(state, st.none()))
+    lambda state: st.builds(
+        Earlier,
+        st.sampled_from(list(Channel)),
+        st.just(state),
+        REASONS.get(state, st.none()),
+        offsets.map(NOW.__add__) if state is State.QUEUED else st.none(),
+    )
 )
 histories = st.lists(earliers, min_size=1, max_size=6)
-offsets = st.integers(-7200, 7200).map(lambda seconds: timedelta(seconds=seconds))
 
 MAY_STILL_ARRIVE = {State.QUEUED, State.CLAIMED, State.SENDING, State.UNKNOWN}
 UNDER_WAY = {State.QUEUED, State.CLAIMED, State.SENDING}
@@ -158,7 +180,8 @@ def test_then_never_goes_when_one_arrived(history, offset) -> None:
 def test_a_wait_is_for_a_channel_that_is_named_and_ends_later_than_now(mode, history, offset) -> None:
     standing = stands(Turn(mode, NOW + offset, history), NOW)
     if isinstance(standing, Wait):
-        assert NOW < standing.until <= NOW + max(offset, LOOK_AGAIN)
+        at_latest = max([NOW + max(offset, LOOK_AGAIN), *(one.due_at for one in history if one.due_at)])
+        assert NOW < standing.until <= at_latest
         assert any(one.channel is standing.channel and one.state not in FINAL for one in history)
 
 
