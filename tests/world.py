@@ -177,6 +177,7 @@ class World:
         by: Channel = Channel.EMAIL,
         step: int = 0,
         rate: float | None = None,
+        state: str = "sending",
     ) -> UUID:
         """A campaign that is being sent to these people, planned in batches; its data is the template's sample."""
         from psycopg.types.json import Jsonb
@@ -189,9 +190,9 @@ class World:
             await c.execute(
                 "INSERT INTO campaigns (id, name, state, template, data, audience, schedule, created_by,"
                 " template_version, topic, category, expires_at, started_at, audience_size, rate)"
-                " VALUES (%s, 'Spring', 'sending', %s, %s, '{}', '{}', 'operator', %s, %s, %s,"
+                " VALUES (%s, 'Spring', %s, %s, %s, '{}', '{}', 'operator', %s, %s, %s,"
                 " clock_timestamp() + %s, clock_timestamp(), %s, %s)",
-                (id_, key, Jsonb(dict(template.sample if data is None else data)), number, template.topic.key,
+                (id_, state, key, Jsonb(dict(template.sample if data is None else data)), number, template.topic.key,
                  template.topic.category, expires, len(people), rate),
             )  # fmt: skip
             for start in range(0, len(people), size):

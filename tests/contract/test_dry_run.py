@@ -62,10 +62,17 @@ async def ask(world: World, campaign: UUID) -> UUID:
     return plan
 
 
+async def draft(world: World, people: Sequence[UUID], key: str = MARKETING, **more: Any) -> UUID:
+    """A campaign of which nothing is sent yet."""
+    return await world.campaign(people, key, state="draft", **more)
+
+
 async def reckon(world: World, campaign: UUID, timing: Timing | None = None, **changes: Any) -> dict[str, Any]:
-    """The plan of a campaign."""
+    """The plan of a draft, which is then sent."""
     plan = await ask(world, campaign)
     await dry_run(world, timing, **changes)()
+    for state in ("scheduled", "sending"):
+        await world.execute("UPDATE campaigns SET state = %s WHERE id = %s", state, campaign)
     row = await row_of(world, plan)
     assert row["problem"] is None
     assert row["hash"] == hash_of(row["plan"])
@@ -154,7 +161,7 @@ async def test_what_it_counts_is_what_sending_then_does(world, seed, monkeypatch
     monkeypatch.setattr("notifier.dispatch.dry_run.BATCH", 9)
     people = await people_of_all_kinds(world, random.Random(seed))
     timing = replace(closed_now(CLOSED), caps=(Cap.read("1/24h"),))
-    campaign = await world.campaign(people, size=7, data={}, expires=40 * HOUR)
+    campaign = await draft(world, people, size=7, data={}, expires=40 * HOUR)
     plan = await reckon(world, campaign, timing)
     await deliver(world, timing=timing)
     said = foreseen(plan, EMAIL)
@@ -200,7 +207,7 @@ async def test_on_several_channels_a_later_one_is_for_those_whom_none_before_it_
     await world.withdraw(people[5:6], "topic:product-news", "email")
     steps = route.steps(Channel)
     first, *others = sorted(Channel, key=lambda channel: (steps[channel], channel))
-    campaign = await world.campaign(people, by=first, expires=40 * HOUR)
+    campaign = await draft(world, people, by=first, expires=40 * HOUR)
     plan = await reckon(world, campaign, channels=frozenset(Channel))
     await deliver(world, list(Channel))
     for channel in others:
@@ -224,7 +231,7 @@ async def test_what_still_waits_when_the_next_channels_turn_comes_by_the_clock_h
     people = await world.people(2)
     await world.devices(people)
     await world.grant(people, "topic:product-news", "push")
-    campaign = await world.campaign(people, by=PUSH, expires=40 * HOUR)
+    campaign = await draft(world, people, by=PUSH, expires=40 * HOUR)
     plan = await reckon(world, campaign, closed_now("UTC", PUSH), channels=frozenset({PUSH, EMAIL}))
     assert counts(plan["channels"]["push"]["deferred"]) == {"quiet_hours:test/UTC": 2}
     assert counts(plan["channels"]["email"]["refused"]) == refused
@@ -235,7 +242,7 @@ async def test_what_goes_on_one_channel_counts_against_the_cap_on_the_next(world
     people = await world.people(3)
     await world.phones(people)
     await world.grant(people, "topic:product-news", "sms")
-    campaign, caps = await world.campaign(people, expires=40 * HOUR), Timing(caps=(Cap.read("1/24h"),))
+    campaign, caps = await draft(world, people, expires=40 * HOUR), Timing(caps=(Cap.read("1/24h"),))
     plan = await reckon(world, campaign, caps, channels=frozenset({EMAIL, SMS}))
     assert plan["channels"]["email"]["permitted"] == 3
     assert counts(plan["channels"]["sms"]["deferred"]) == {"frequency_cap:marketing 1/24h": 3}
@@ -245,7 +252,7 @@ async def test_a_notice_goes_to_everybody_who_can_be_reached(world):
     people = await world.people(5)
     await world.withdraw(people)
     await world.execute("UPDATE addresses SET removed_at = clock_timestamp() WHERE id = %s", people[0])
-    plan = await reckon(world, await world.campaign(people, MANDATORY))
+    plan = await reckon(world, await draft(world, people, MANDATORY))
     assert foreseen(plan, EMAIL) == {"permitted": 4, "deferred": Counter(), "refused": Counter(), "unreachable": 1}
     assert plan["unreachable"] == {"count": 1, "sample": [str(people[0])]}
     assert [warning["code"] for warning in plan["warnings"]] == ["unreachable"]
@@ -269,7 +276,7 @@ async def test_at_a_local_time_each_zone_has_its_own_hour_and_who_has_none_the_i
     for zone, some in {"Asia/Tokyo": people[:2], "America/New_York": people[2:5], "Mars/Base": people[5:6]}.items():
         await world.execute("UPDATE recipients SET timezone = %s WHERE id = ANY(%s)", zone, some)
     day = (datetime.now(UTC) + timedelta(days=5)).replace(month=1, day=15, year=datetime.now(UTC).year + 1)
-    campaign = await world.campaign(people)
+    campaign = await draft(world, people)
     await schedule(world, campaign, {"at": f"{day:%Y-%m-%d}T09:00", "local": True}, expires_at=None)
     plan = await reckon(world, campaign)
     date = f"{day:%Y-%m-%d}"
@@ -284,7 +291,7 @@ async def test_on_whose_clock_the_time_has_passed_gets_it_at_once(world):
     people = await world.people(3)
     await world.execute("UPDATE recipients SET timezone = 'UTC'")
     await world.execute("UPDATE recipients SET timezone = %s WHERE id = %s", "Pacific/Kiritimati", people[0])
-    campaign = await world.campaign(people)
+    campaign = await draft(world, people)
     soon = datetime.now(UTC) + timedelta(minutes=30)
     await schedule(world, campaign, {"at": f"{soon:%Y-%m-%dT%H:%M}", "local": True})
     plan = await reckon(world, campaign)
@@ -294,14 +301,14 @@ async def test_on_whose_clock_the_time_has_passed_gets_it_at_once(world):
 
 async def test_what_is_spread_over_a_while_is_asked_about_at_each_persons_turn(world):
     people = await world.people(6)
-    campaign = await world.campaign(people)
+    campaign = await draft(world, people)
     at = (datetime.now(UTC) + timedelta(days=1)).replace(hour=6, minute=0, second=0, microsecond=0)
     await schedule(world, campaign, {"at": at.isoformat(), "over": "6h"}, expires_at=None)
     assert list(by_hour(await reckon(world, campaign)).values()) == [1] * 6
 
 
 async def test_whose_turn_comes_after_it_has_expired_is_left_out(world):
-    campaign = await world.campaign(await world.people(20), rate=10 / 3600)
+    campaign = await draft(world, await world.people(20), rate=10 / 3600)
     plan = await reckon(world, campaign)
     assert plan["left_out"] == {"expired": 10}
     assert plan["channels"]["email"]["permitted"] == 10
@@ -309,7 +316,7 @@ async def test_whose_turn_comes_after_it_has_expired_is_left_out(world):
 
 
 async def test_a_recurring_campaign_is_asked_about_at_its_next_time(world):
-    campaign = await world.campaign(await world.people(2))
+    campaign = await draft(world, await world.people(2))
     recurring = {"cron": "30 12 * * *", "timezone": "UTC", "expires_after": "6h"}
     await schedule(world, campaign, recurring, expires_at=None)
     plan = await reckon(world, campaign)
@@ -319,7 +326,7 @@ async def test_a_recurring_campaign_is_asked_about_at_its_next_time(world):
 
 
 async def test_what_waits_for_the_morning_stands_in_the_hour_in_which_it_goes(world):
-    campaign = await world.campaign(await world.people(9), expires=40 * HOUR)
+    campaign = await draft(world, await world.people(9), expires=40 * HOUR)
     plan = await reckon(world, campaign, closed_now("UTC"))
     on = plan["channels"]["email"]
     assert counts(on["deferred"]) == {"quiet_hours:test/UTC": 9}
@@ -335,7 +342,7 @@ async def test_texts_are_rendered_to_count_their_segments_and_what_they_cost(wor
     people = await world.people(30)
     await world.phones(people)
     await world.grant(people, "topic:product-news", "sms")
-    campaign = await world.campaign(people)
+    campaign = await draft(world, people)
     both = frozenset({EMAIL, SMS})
     plan = await reckon(world, campaign, price="0.05 EUR", channels=both, segments_per_second=0.001)
     segments = plan["channels"]["sms"]["segments"]
@@ -351,7 +358,7 @@ async def test_whose_attributes_do_not_fit_are_named_by_the_products_ids_and_not
     await world.execute("UPDATE recipients SET attributes = %s WHERE id = %s", Jsonb({"number": ["secret"]}), people[0])
     await world.execute("UPDATE recipients SET attributes = '{}' WHERE id = ANY(%s)", people[1:9])
     await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people[1])
-    row = await reckon(world, await world.campaign(people, data={}))
+    row = await reckon(world, await draft(world, people, data={}))
     assert row["misfits"] == {
         "/number is missing; this template needs it": {"count": 8, "sample": [str(one) for one in people[2:7]]},
         "/number must be of type string": {"count": 1, "sample": [str(people[0])]},
@@ -366,7 +373,7 @@ async def test_whose_attributes_do_not_fit_are_named_by_the_products_ids_and_not
 
 async def test_it_waits_for_nobody_who_has_locked_people(world):
     people = await world.people(3)
-    campaign = await world.campaign(people)
+    campaign = await draft(world, people)
     async with world.database.connection() as c, c.transaction():
         await recipients.lock(c, people)
         plan = await reckon(world, campaign)
@@ -375,7 +382,7 @@ async def test_it_waits_for_nobody_who_has_locked_people(world):
 
 async def test_its_connection_can_neither_write_nor_lock(world, monkeypatch):
     people = await world.people(1)
-    await ask(world, await world.campaign(people))
+    await ask(world, await draft(world, people))
     monkeypatch.setattr("notifier.store.audiences.count", lambda c, _: recipients.lock(c, people))
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         await dry_run(world)()
@@ -397,14 +404,14 @@ def meanwhile(world: World, statement: str) -> Callable[[], bool]:
     ["UPDATE campaigns SET revision = revision + 1", "UPDATE campaigns SET state = 'cancelled', ended_at = now()"],
 )
 async def test_a_campaign_that_is_another_meanwhile_gets_no_plan(world, statement):
-    plan = await ask(world, await world.campaign(await world.people(2)))
+    plan = await ask(world, await draft(world, await world.people(2)))
     await dry_run(world)(meanwhile(world, statement))
     row = await row_of(world, plan)
     assert (row["plan"], row["hash"], row["problem"]) == (None, None, OBSOLETE)
 
 
 async def test_one_that_is_edited_before_is_not_even_begun(world):
-    plan = await ask(world, await world.campaign(await world.people(2)))
+    plan = await ask(world, await draft(world, await world.people(2)))
     await world.execute("UPDATE campaigns SET revision = revision + 1")
     await dry_run(world)()
     row = await row_of(world, plan)
@@ -412,7 +419,7 @@ async def test_one_that_is_edited_before_is_not_even_begun(world):
 
 
 async def test_told_to_stop_it_leaves_the_dry_run_to_the_next_process_which_begins_anew(world):
-    plan = await ask(world, await world.campaign(await world.people(2)))
+    plan = await ask(world, await draft(world, await world.people(2)))
     await dry_run(world)(lambda: True)
     row = await row_of(world, plan)
     assert (row["plan"], row["problem"], row["progress"]) == (None, None, {"looked_at": 0, "of": 2})
@@ -421,14 +428,14 @@ async def test_told_to_stop_it_leaves_the_dry_run_to_the_next_process_which_begi
 
 
 async def test_the_one_that_was_asked_for_first_is_reckoned_first(world):
-    campaign = await world.campaign(await world.people(2))
+    campaign = await draft(world, await world.people(2))
     first, second = await ask(world, campaign), await ask(world, campaign)
     await dry_run(world)()
     assert [(await row_of(world, plan))["plan"] is None for plan in (first, second)] == [False, True]
 
 
 async def test_one_that_cannot_be_reckoned_says_so_and_holds_up_no_other(world, monkeypatch):
-    campaign = await world.campaign(await world.people(2))
+    campaign = await draft(world, await world.people(2))
     first, second = await ask(world, campaign), await ask(world, campaign)
     run = dry_run(world)
     with monkeypatch.context() as broken:
@@ -440,13 +447,13 @@ async def test_one_that_cannot_be_reckoned_says_so_and_holds_up_no_other(world, 
 
 
 async def test_without_a_provider_for_any_of_its_channels_there_is_no_plan(world):
-    plan = await ask(world, await world.campaign(await world.people(2)))
+    plan = await ask(world, await draft(world, await world.people(2)))
     await dry_run(world, channels=frozenset())()
     assert (await row_of(world, plan))["problem"] == "product-news: none of its channels has a provider; set one up"
 
 
 async def test_the_scheduler_reckons_what_is_asked_for(world, database_url, redis_url, quick_templates):
-    plan = await ask(world, await world.campaign(await world.people(3)))
+    plan = await ask(world, await draft(world, await world.people(3)))
     scheduler = asyncio.create_task(_schedule(settings_for(database_url, redis_url)))
     try:
         while (row := await row_of(world, plan))["hash"] is None:
