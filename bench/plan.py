@@ -60,7 +60,9 @@ async def campaign(world: World, templates: Templates) -> UUID:
 async def planned(world: World, redis_url: str) -> dict[str, float]:
     """Wall and CPU seconds of all looks, and the process's memory at the fifth look and at its highest."""
     templates, jobs, process = Templates.load(TEMPLATES, IDENTITY, "en"), Jobs(redis_url), psutil.Process()
-    plan = Plan(world.database, jobs, templates, Shelf(templates), frozenset(templates.find(KEY).channels), "UTC")  # type: ignore[union-attr]
+    template = templates.find(KEY)
+    assert template is not None
+    plan = Plan(world.database, jobs, templates, Shelf(templates), template.channels, "UTC")
     id_ = await campaign(world, templates)
     seconds, cpu, looks, first, highest, is_over = 0.0, 0.0, 0, 0, 0, False
     while not is_over:

@@ -275,7 +275,7 @@ class World:
             entered = await workers.register(lock, lane, boot_id(), self.journals)
             shelf, journal = Shelf(self.templates), Journal(entered.journal)
             templates, timing = changes.pop("templates", self.templates), changes.pop("timing", Timing())
-            judge = Judge(templates, shelf, timing, self.hasher)  # type: ignore[arg-type]
+            judge = Judge(templates, shelf, timing, self.hasher)  # type: ignore[arg-type]  # both popped as objects
             names = {channel: one.name for channel, one in providers.items()}
             settings: dict[str, object] = {
                 "database": self.database,
@@ -286,7 +286,7 @@ class World:
                 "consequences": self.consequences, "journal": journal, "hold": Hold(), "lane": lane,
                 "worker": entered.id, "batch_size": 500, "send_timeout": timedelta(seconds=30),
             }  # fmt: skip
-            yield Deliver(**(settings | changes))  # type: ignore[arg-type]
+            yield Deliver(**(settings | changes))  # type: ignore[arg-type]  # by name
         # The server gives a closed session's lock back in its own time: wait for it.
         key = (workers.LOCK_CLASS, entered.id)
         await self.one("SELECT pg_advisory_lock(%s, %s)::text, pg_advisory_unlock(%s, %s)", *key, *key)

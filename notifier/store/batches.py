@@ -71,7 +71,8 @@ async def _campaigns(c: Connection, query: str, ids: Collection[UUID]) -> dict[U
 # In hand --------------------------------------------------------------------------------------------------------------
 
 # One that was taken in hand several times and never decided may be what brings workers down: it is not taken again, and
-# the planner pauses its campaign. What is more than the provider takes at once goes on waiting as a batch of its own.
+# whoever finds the last of them dead pauses its campaign (`requeue`). What is more than the provider takes at once goes
+# on waiting as a batch of its own.
 _CLAIM = """
 WITH taken AS MATERIALIZED (
     SELECT w.campaign_id, w.n, w.recipients[%(limit)s + 1 :] AS rest,
@@ -187,10 +188,12 @@ async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) 
     is of a later step: that is not decided before its turn.
     """
     chosen = sorted(hashes)
-    for digest in chosen:  # in one order; a statement for each, as an aggregate's order is not the locks'
-        await c.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s || encode(%s, 'hex'), 0))", (campaign.hex, digest)
-        )
+    # Everywhere in one order: a sorted subquery is not flattened, so that the locks are taken row by row as they come.
+    await c.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s || encode(digest, 'hex'), 0))"
+        " FROM (SELECT digest FROM unnest(%s::bytea[]) AS asked (digest) ORDER BY digest) AS ordered",
+        (campaign.hex, chosen),
+    )
     found = await rows(
         c,
         "SELECT DISTINCT a.address_hash FROM addresses a JOIN messages m ON m.address_id = a.id"

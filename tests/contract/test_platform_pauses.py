@@ -69,7 +69,7 @@ async def place_of(world: World, account) -> AsyncIterator[Place]:
     [person] = await world.people(1)
     async with Far(account).open() as far:
         provider = FcmProvider.from_file(account, at_once=1, api_url=far.url)
-        async with world.worker({Channel.PUSH: provider}) as deliver:  # type: ignore[dict-item]
+        async with world.worker({Channel.PUSH: provider}) as deliver:  # type: ignore[dict-item]  # a real one, not scripted
             yield Place(world, far, deliver, person)
         await provider.close()
 
