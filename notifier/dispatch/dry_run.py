@@ -115,10 +115,9 @@ class DryRun:
             raise Obsolete(OBSOLETE)
 
     def _run(self, asked: Asked, template: Template, schedule: Schedule, walks: list[Walk]) -> Run:
-        channels = template.channels & template.topic.defaults.keys() & self.channels
-        if not channels:
+        steps = template.steps(self.channels)
+        if not steps:
             raise NotConfigured(f"{template.key}: none of its channels has a provider; set one up")
-        steps = template.route.steps(channels)
         found = Findings(
             audience=sum(walk.size for walk in walks),
             now=asked.now,

@@ -182,10 +182,9 @@ class Plan:
         return self.shelf[campaign.template_version]
 
     def _steps(self, template: Template) -> dict[Channel, int]:
-        channels = template.channels & template.topic.defaults.keys() & self.channels
-        if not channels:
-            raise NotConfigured(f"{template.key}: none of its channels has a provider; set one up")
-        return template.route.steps(channels)
+        if steps := template.steps(self.channels):
+            return steps
+        raise NotConfigured(f"{template.key}: none of its channels has a provider; set one up")
 
     # End --------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -52,6 +52,10 @@ class Template:
     def route(self) -> Route:
         """What its channels are to one another: as it says itself, else as its topic says, else all of them."""
         return self.own_route or self.topic.route
+
+    def steps(self, sendable: Collection[Channel]) -> dict[Channel, int]:
+        """The channels that it may go out on, each with its step; empty when none of them has a provider."""
+        return self.route.steps(self.channels & self.topic.defaults.keys() & set(sendable))
 
     @property
     def locales(self) -> tuple[str, ...]:

@@ -176,18 +176,10 @@ async def test_what_it_counts_is_what_sending_then_does(world, seed, monkeypatch
     }  # fmt: skip
 
 
-class Routed:
-    """The template with a route of its own."""
-
-    def __init__(self, template: Any, route: Route) -> None:
-        self._template, self.route = template, route
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._template, name)
-
-
 def use_route(world: World, route: Route) -> None:
-    template = Routed(small_templates().find(MARKETING), route)
+    found = small_templates().find(MARKETING)
+    assert found is not None
+    template = replace(found, own_route=route)
     world.templates = replace(world.templates, _current={MARKETING: template}, _versions={template.hash: template})
 
 
