@@ -6,7 +6,7 @@ Print the page anew after a change: `python3 run.py dev python -m tests.rules > 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -105,7 +105,7 @@ class Row:
         question = Question(
             MESSAGE, self.topic, self.channel, self.at + self.lives, self.turn, self.caps, campaign=self.campaign
         )
-        return decide(question, replace(self.facts), self.at)
+        return decide(question, self.facts, self.at)
 
 
 TABLE: dict[str, list[Row]] = {
@@ -204,7 +204,7 @@ TABLE: dict[str, list[Row]] = {
         Row("A pause for two days, of use for one", NEWS, "never", "expired:snoozed",
             Facts(snoozed_until=NOON + 48 * HOUR)),
         Row("A pause that ends at 05:00, in quiet hours", NEWS, "later", "quiet_hours:us/UTC",
-            replace(by_day("UTC"), snoozed_until=NIGHT + 2 * HOUR), NIGHT),
+            by_day("UTC")._replace(snoozed_until=NIGHT + 2 * HOUR), NIGHT),
     ],
 }  # fmt: skip
 

@@ -13,6 +13,8 @@ from notifier.store import batches
 from notifier.store.batches import Campaign
 from notifier.store.database import Connection
 
+NONE = Failures(0, 0, 0)  #: as mostly
+
 log = structlog.get_logger(__name__)
 
 
@@ -26,7 +28,7 @@ async def brake(c: Connection, campaign: Campaign, settled: Sequence[UUID], fail
         failed: those of them that failed by our own fault.
 
     """
-    failures = Failures(*_runs([message in failed for message in settled]))
+    failures = Failures(*_runs([message in failed for message in settled])) if failed else NONE
     if failures.count:
         spoiled, in_row, decided = await batches.note_failures(c, campaign.id, failures)
         if goes_wrong(spoiled, max(in_row, failures.longest), decided) and await batches.stop(c, campaign.id, "fails"):

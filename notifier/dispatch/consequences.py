@@ -38,7 +38,7 @@ class Consequences:
 
     async def lock(self, c: Connection, outcomes: Mapping[UUID, Outcome]) -> Locked:
         """Lock everybody who holds an address that one of these outcomes speaks of. Mostly there is nobody."""
-        grave = [message for message, outcome in outcomes.items() if isinstance(outcome, BadAddress | OptedOut)]
+        grave = [message for message, outcome in outcomes.items() if isinstance(outcome, (BadAddress, OptedOut))]
         reached = await addresses.reached_by(c, grave) if grave else {}
         bound = await lock_bound(c, self.hasher, reached.values()) if reached else Bound({}, frozenset())
         return Locked(reached, bound)

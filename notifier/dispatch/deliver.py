@@ -110,8 +110,9 @@ class Deliver:
         outgoing, spoiled = self.compose(permitted)
         outcomes = await self._send(batch.channel, permitted, outgoing)
         await self._settle(permitted, outcomes, spoiled)
-        told = sum(asks_to_slow(outcome) for outcome in outcomes.values())
-        await self.throttles[batch.channel].learn(sum(isinstance(one, Receipt) for one in outcomes.values()), told)
+        others = _not_taken(outcomes)
+        told = sum(map(asks_to_slow, others.values()))
+        await self.throttles[batch.channel].learn(len(outcomes) - len(others), told)
 
     async def _wait_for_room(self, batch: Batch) -> None:
         """Throttled marketing waits here, as nothing should between intent and wire; a shutdown cuts it short."""
@@ -245,13 +246,14 @@ class Deliver:
         outcomes: Mapping[UUID, Outcome],
         spoiled: Mapping[UUID, Settlement],
     ) -> None:
-        locked = await self.consequences.lock(c, outcomes)
+        noes = _not_taken(outcomes)
+        locked = await self.consequences.lock(c, noes)
         await messages.lock(c, [one.permit.message for one in permitted])
         others = await self._write_taken(c, permitted, outcomes)
         if others:
             await self._write_others(c, others, outcomes, spoiled, locked)
         await pause_or_resume(c, self._said(permitted, outcomes))
-        ours = {id_ for id_, outcome in outcomes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
+        ours = {id_ for id_, outcome in noes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
         for campaign, of in _by_campaign(permitted):
             await brake(c, campaign, of, ours)
         if (batch := permitted[0].batch) is not None:
@@ -271,8 +273,8 @@ class Deliver:
                 others.append(one)
         if taken:
             written = await messages.take(c, self.worker, taken)
-            await events.apply_pending(c, written)
-            await messages.wake_followers(c, [id_ for id_, is_followed in written.items() if is_followed])
+            await events.apply_pending(c, [one.id for one in written if one.is_reported])
+            await messages.wake_followers(c, [one.id for one in written if one.is_followed])
         return others
 
     async def _write_others(
@@ -313,12 +315,17 @@ def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tu
     return cast("AsyncGenerator[tuple[UUID, Outcome], None]", answers)
 
 
+def _not_taken(outcomes: Mapping[UUID, Outcome]) -> dict[UUID, Outcome]:
+    """Mostly few: all that has more to say than that a provider has it."""
+    return {id_: outcome for id_, outcome in outcomes.items() if not isinstance(outcome, Receipt)}
+
+
 def _by_campaign(permitted: Sequence[Permitted]) -> Collection[tuple[Campaign, Sequence[UUID]]]:
     """The messages of campaigns, in the order in which they were sent. Tests say nothing of the rest."""
-    found: dict[UUID, tuple[Campaign, list[UUID]]] = {}
+    found: dict[int, tuple[Campaign, list[UUID]]] = {}
     for one in permitted:
-        if one.campaign is not None and not one.facts["is_test"]:
-            found.setdefault(one.campaign.id, (one.campaign, []))[1].append(one.permit.message)
+        if one.campaign is not None and not one.facts["is_test"]:  # those of one campaign share one object
+            found.setdefault(id(one.campaign), (one.campaign, []))[1].append(one.permit.message)
     return found.values()
 
 

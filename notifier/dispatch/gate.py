@@ -7,20 +7,19 @@ messages are born here.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 from notifier.dispatch.judging import Judge, Known, as_message
 from notifier.dispatch.pausing import hold
 from notifier.dispatch.witness import Attempt
 from notifier.domain.campaigns import CampaignState
-from notifier.domain.consent import Decision, Deferral, Permit, Refusal, Rule, Verdict
+from notifier.domain.consent import Deferral, Permit, Refusal, Rule, Verdict
 from notifier.domain.messages import Ids, State
 from notifier.domain.routing import LOOK_AGAIN, Earlier, Turn
 from notifier.errors import TemplateError
@@ -32,8 +31,7 @@ from notifier.store.messages import Claimed, Intent, Ruling
 from notifier_channels.contract import Address, Channel
 
 
-@dataclass(frozen=True, slots=True)
-class Permitted:
+class Permitted(NamedTuple):
     """A message whose intent is committed."""
 
     permit: Permit
@@ -184,12 +182,6 @@ class Gate:
         ]
 
 
-@lru_cache(maxsize=1024)
-def _text(decision: Decision) -> str:
-    """As it stays on the message. Most messages of a batch rest on the same."""
-    return json.dumps(decision.note)
-
-
 async def _taken(c: Connection, facts: Sequence[Row]) -> set[tuple[UUID, bytes]]:
     """The shared addresses of these messages at which their campaigns have gone to somebody already."""
     shared: defaultdict[UUID, set[bytes]] = defaultdict(set)
@@ -201,7 +193,7 @@ async def _taken(c: Connection, facts: Sequence[Row]) -> set[tuple[UUID, bytes]]
 
 
 def _ruling(verdict: Verdict) -> Ruling:
-    note = _text(verdict.decision)
+    note = verdict.decision.written
     match verdict:
         case Permit():
             return Ruling(verdict.message, State.SENDING, note)

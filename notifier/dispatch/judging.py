@@ -13,14 +13,12 @@ from uuid import UUID
 
 from notifier.dispatch.shelf import Shelf
 from notifier.dispatch.timing import Timing
-from notifier.domain.caps import Cap, Sent
+from notifier.domain.caps import Sent
 from notifier.domain.consent import (
-    ConsentEvent,
     Deferral,
     Facts,
     Permit,
     Question,
-    Suppression,
     Topic,
     Verdict,
     decide,
@@ -58,33 +56,31 @@ class Judge:
 
     async def __call__(self, c: Connection, facts: Sequence[Row], known: Known) -> list[tuple[Row, Verdict]]:
         """A verdict for each, in the order of their ids. Their template versions are on the shelf."""
-        said = await consent.events_of(c, [row["recipient_id"] for row in facts])
-        hashes = [self._hashes(row) for row in facts]
-        standing = await suppressions.in_force(
-            c, {(row["channel"], digest) for row, digests in zip(facts, hashes, strict=True) for digest in digests}
-        )
-        caps = [self.timing.caps_of(self.topic(row), Channel(row["channel"])) for row in facts]
-        capped = [(row["recipient_id"], some) for row, some in zip(facts, caps, strict=True) if some]
+        # Of two for one person, the older one goes first.
+        cases = [self._case(row, known) for row in sorted(facts, key=lambda row: row["id"].int)]
+        said = await consent.events_of(c, [row["recipient_id"] for row, _, _ in cases])
+        standing = await suppressions.in_force(c, {(row["channel"], one) for row, _, hashes in cases for one in hashes})
+        capped = [(row["recipient_id"], question.caps) for row, question, _ in cases if question.caps]
         sent = await self.timing.sent(c, capped, known.at)
         doubled = set(known.taken)
         decided: list[tuple[Row, Verdict]] = []
-        # Of two for one person, the older one goes first.
-        for row, digests, some in sorted(zip(facts, hashes, caps, strict=True), key=lambda one: one[0]["id"].int):
-            person = row["recipient_id"]
-            found = self._facts(
-                row,
+        for row, question, hashes in cases:
+            person, is_shared = row["recipient_id"], row["is_shared"]
+            found = Facts(
                 said.get(person, ()),
-                [one for digest in digests for one in standing.get(digest, ())] if standing else (),
-                sent[person] if some else (),
-                is_doubled=(row["campaign_id"], row["address_hash"]) in doubled,
+                [one for digest in hashes for one in standing.get(digest, ())] if standing else (),
+                row["removed_at"] is None,
+                row["snoozed_until"],
+                self.timing.hours_of(question.topic, row),
+                sent[person] if question.caps else (),
+                is_shared and (row["campaign_id"], row["address_hash"]) in doubled,
             )
-            question = self._question(row, some, known)
             verdict = decide(question, found, row["now"])
             decided.append((row, verdict))
-            if some and isinstance(verdict, Permit):
+            if question.caps and isinstance(verdict, Permit):
                 sent[person].append(Sent(row["now"], question.topic.key, question.channel))
             # What of a later step is laid aside may yet prove needless.
-            if row["is_shared"] and isinstance(verdict, Permit if row["step"] else Permit | Deferral):
+            if is_shared and isinstance(verdict, Permit if row["step"] else Permit | Deferral):
                 doubled.add((row["campaign_id"], row["address_hash"]))
         return decided
 
@@ -104,31 +100,21 @@ class Judge:
         except TemplateError:  # it will not be rendered
             return Mode.ALL
 
-    def _question(self, row: Row, caps: Sequence[Cap], known: Known) -> Question:
-        campaign = known.campaigns.get(row["campaign_id"])
-        return Question(
+    def _case(self, row: Row, known: Known) -> tuple[Row, Question, list[bytes]]:
+        """What is asked about a message, and under which hashes its address may be suppressed."""
+        topic, channel = self.topic(row), Channel(row["channel"])
+        campaign = known.campaigns.get(row["campaign_id"]) if row["campaign_id"] else None
+        question = Question(
             row["id"],
-            self.topic(row),
-            Channel(row["channel"]),
+            topic,
+            channel,
             row["expires_at"],
             known.turns.get(row["id"]) if known.turns else None,
-            caps,
+            self.timing.caps_of(topic, channel),
             self.timing.spread,
             campaign.state if campaign and not row["is_test"] else None,
         )
-
-    def _facts(
-        self,
-        row: Row,
-        said: Sequence[ConsentEvent],
-        against: Sequence[Suppression],
-        sent: Sequence[Sent],
-        *,
-        is_doubled: bool,
-    ) -> Facts:
-        hours = self.timing.hours_of(self.topic(row), row)
-        has_address = row["removed_at"] is None
-        return Facts(said, against, has_address, row["snoozed_until"], hours, sent, is_doubled)
+        return row, question, self._hashes(row)
 
     def _hashes(self, row: Row) -> list[bytes]:
         """Under what its address may be suppressed; of an erased one only the hash is left."""

@@ -69,7 +69,9 @@ async def hold(c: Connection, facts: Sequence[Row], names: Mapping[Channel, str]
         for row in facts
         if row["platform"] and row["expires_at"] > row["now"]
     }
-    pauses = {row["provider"]: row for row in await providers.paused(c)} if waiting else {}
+    if not waiting:
+        return {}
+    pauses = {row["provider"]: row for row in await providers.paused(c)}
     paused = set(waiting.values()) & pauses.keys()
     to_try = {name for name in sorted(paused) if await providers.take_probe(c, name, retry.PROBE_AFTER)}
     held: dict[UUID, Ruling] = {}

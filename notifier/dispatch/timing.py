@@ -63,7 +63,7 @@ class Timing:
 
     def caps_of(self, topic: Topic, channel: Channel) -> tuple[Cap, ...]:
         """Every cap that holds for a message of this topic on this channel."""
-        if topic.category is not Category.MARKETING:
+        if topic.category is not Category.MARKETING or not (topic.caps or self.caps):
             return ()
         return tuple(cap for cap in topic.caps + self.caps if cap.channel in (None, channel))
 

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -25,8 +26,7 @@ log = structlog.get_logger(__name__)
 REMEMBERED = 100_000  #: people whose withdrawals are kept in mind; far more than can be in hand at once
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try that is committed, as far as the witness needs it."""
 
     n: int

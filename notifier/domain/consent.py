@@ -5,11 +5,13 @@ A `Permit` is the only way to rendered content that a channel accepts; only this
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from notifier.domain.campaigns import LOOK_AGAIN, CampaignState
@@ -53,8 +55,7 @@ class Topic:
         object.__setattr__(self, "scopes_above", frozenset() if self.mandatory else frozenset(above))
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentEvent:
+class ConsentEvent(NamedTuple):
     """One line of the ledger, as far as the rule needs it."""
 
     number: int
@@ -93,8 +94,7 @@ class Suppression:
         return self.reason.blocks(category) and self.only in (None, category)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What is asked: may this message go?"""
 
     message: UUID
@@ -107,8 +107,7 @@ class Question:
     campaign: CampaignState | None = None  #: how the campaign stands whose message it is
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of the person and the address, read under the recipient's lock."""
 
     events: Sequence[ConsentEvent] = ()  #: the whole ledger or its projection: both give the same decision
@@ -164,6 +163,17 @@ class Decision:
             "numbers": list(self.numbers),
             "detail": self.detail,
         }
+
+    @property
+    def written(self) -> str:
+        """The same as JSON. A batch is written within one transaction, and each message rests on a line of its own."""
+        detail = json.dumps(self.detail) if self.detail else '""'
+        return f'{{"rule":"{self.rule}","at":"{_written(self.at)}","numbers":{list(self.numbers)},"detail":{detail}}}'
+
+
+@lru_cache(maxsize=16)
+def _written(at: datetime) -> str:
+    return at.isoformat()
 
 
 @dataclass(frozen=True, slots=True)

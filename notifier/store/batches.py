@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from notifier.domain.campaigns import CampaignState, Failures, may_become
 from notifier.domain.messages import Category, Lane, State
-from notifier.store.database import Connection, Row, rows
+from notifier.store.database import Connection, Row, rows, tuples
 from notifier.store.messages import Intent
 from notifier_channels.contract import Channel
 
@@ -205,8 +205,7 @@ async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) 
     return {(campaign, row["address_hash"]) for row in found}
 
 
-@dataclass(frozen=True, slots=True)
-class Born:
+class Born(NamedTuple):
     """A message of a campaign as it is decided."""
 
     id: UUID
@@ -261,7 +260,7 @@ async def bear(
 
     It is decided with that, and in hand until they are settled.
     """
-    found = await rows(
+    found = await tuples(
         c,
         _BEAR,
         {
@@ -286,7 +285,7 @@ async def bear(
             "decisions": [one.decision for one in born],
         },
     )
-    return [Intent(**row) for row in found]
+    return [Intent(*row) for row in found]
 
 
 async def hold(c: Connection, worker: int, batch: PlannedBatch) -> bool:

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from notifier.domain.consent import ConsentEvent, fold
 from notifier.domain.consent import state_at as state_of
-from notifier.store.database import Connection, Row, rows
+from notifier.store.database import Connection, Row, rows, tuples
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +128,15 @@ async def listen(c: Connection) -> None:
 
 async def events_of(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, list[ConsentEvent]]:
     """The projection of each recipient: all that `decide` needs. Those who never said anything have an empty list."""
-    found = await rows(
+    found = await tuples(
         c,
         "SELECT recipient_id, number, scope, channel, granted, occurred_at, expires_at FROM consents"
         " WHERE recipient_id = ANY(%s)",
         (list(recipients),),
     )
     events: dict[UUID, list[ConsentEvent]] = defaultdict(list)
-    for row in found:
-        events[row.pop("recipient_id")].append(ConsentEvent(**row))
+    for recipient, *event in found:
+        events[recipient].append(ConsentEvent(*event))
     return events
 
 

@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -55,25 +56,40 @@ _CLIENT: Mapping[str, Any] = {
 
 
 UUID_OID = types["uuid"].oid
+TEXT_OID = types["text"].oid
 NO_EVENTS = "SET notifier.events = 'off';"  # what the triggers of the outbox ask for
 
 
 class Column(ListBinaryDumper):
     """Lists as PostgreSQL's binary arrays: a third of what text costs, and no quoting.
 
-    A batch sends a dozen ids with each message. psycopg asks its dumper of each element, one after the other; a column
-    of nothing but ids is written down here at once, for a quarter of that (array_recv in PostgreSQL's arrayfuncs.c).
+    A batch sends a dozen values with each message. psycopg asks its dumper of each element, one after the other; a
+    column of ids or of texts is written down here at once, for a quarter of that (array_recv in PostgreSQL's
+    arrayfuncs.c).
     """
 
     def dump(self, obj: list[Any]) -> Buffer | None:
-        """One dimension, no nulls, the element's type, its length, counted from 1; then each with its length."""
-        if {*map(type, obj)} == {UUID}:
-            return _IDS.pack(1, 0, UUID_OID, len(obj), 1) + b"".join([_ID + one.int.to_bytes(16, "big") for one in obj])
+        """One dimension, whether there are nulls, the element's type, its length, counted from 1; then each."""
+        kinds = {*map(type, obj)}
+        if kinds == {UUID}:
+            return _HEAD.pack(1, 0, UUID_OID, len(obj), 1) + b"".join([_ID + one.bytes for one in obj])
+        if kinds and kinds <= _TEXTS and kinds != {NoneType}:
+            known = {one: _NULL if one is None else _text(one) for one in {*obj}}  # states, codes: mostly the same few
+            has_nulls = NoneType in kinds
+            return _HEAD.pack(1, has_nulls, TEXT_OID, len(obj), 1) + b"".join([known[one] for one in obj])
         return super().dump(obj)
 
 
-_IDS = struct.Struct("!iiIii")
-_ID = struct.pack("!i", 16)
+def _text(one: str) -> bytes:
+    raw = one.encode()
+    return _LENGTH.pack(len(raw)) + raw
+
+
+_HEAD = struct.Struct("!iiIii")
+_LENGTH = struct.Struct("!i")
+_ID = _LENGTH.pack(16)
+_NULL = _LENGTH.pack(-1)
+_TEXTS = {str, NoneType}
 
 
 class Database:
@@ -140,6 +156,12 @@ async def rows(connection: Connection, query: str, parameters: Parameters = None
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(query, parameters)
         return await cursor.fetchall()
+
+
+async def tuples(connection: Connection, query: str, parameters: Parameters = None) -> list[TupleRow]:
+    """Fetch all rows of a query as tuples: for what is made into something else at once, row by row."""
+    cursor = await connection.execute(query, parameters)
+    return await cursor.fetchall()
 
 
 def migrate(url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -13,7 +14,7 @@ from notifier.domain.consent import Decision, Topic, judge
 from notifier.domain.messages import MAX_CLAIMS, Category, Lane, State
 from notifier.domain.retry import Settlement
 from notifier.store.consent import events_of
-from notifier.store.database import Connection, Row, rows
+from notifier.store.database import Connection, Row, rows, tuples
 from notifier_channels.contract import Channel
 
 
@@ -248,8 +249,7 @@ async def wake_followers(c: Connection, ids: Sequence[UUID], due: Mapping[UUID, 
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(NamedTuple):
     """What the gate writes on a message."""
 
     id: UUID
@@ -285,8 +285,7 @@ async def rule(c: Connection, worker: int, rulings: Sequence[Ruling]) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """An attempt that is committed: from now on a byte may leave."""
 
     message_id: UUID
@@ -301,7 +300,7 @@ async def intend(c: Connection, worker: int, ids: Sequence[UUID], provider_of: M
     await c.execute(
         "UPDATE attempts SET state = 'superseded' WHERE message_id = ANY(%s) AND state = 'unknown'", (chosen,)
     )
-    found = await rows(
+    found = await tuples(
         c,
         "INSERT INTO attempts (message_id, n, worker_id, provider)"
         " SELECT m.id, COALESCE(past.n, 0) + 1, %s, %s::jsonb ->> m.channel"
@@ -311,7 +310,7 @@ async def intend(c: Connection, worker: int, ids: Sequence[UUID], provider_of: M
         "   WHERE first.message_id = attempts.message_id), started_at) AS first_attempted_at",
         (worker, Jsonb({str(channel): name for channel, name in provider_of.items()}), chosen),
     )
-    return [Intent(**row) for row in found]
+    return [Intent(*row) for row in found]
 
 
 # Settle ---------------------------------------------------------------------------------------------------------------
@@ -387,12 +386,11 @@ WITH taken AS (
         AS v (id, n, code, reference) JOIN taken USING (id)
     WHERE a.message_id = v.id AND a.n = v.n
 )
-SELECT id, is_followed FROM taken
+SELECT id, is_followed, EXISTS (SELECT 1 FROM delivery_events e WHERE e.message_id = taken.id) AS is_reported FROM taken
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """An attempt that a provider took."""
 
     id: UUID
@@ -401,23 +399,22 @@ class Taken:
     reference: str
 
 
-async def take(c: Connection, worker: int, taken: Sequence[Taken]) -> dict[UUID, bool]:
+class Accepted(NamedTuple):
+    """A message that was settled so."""
+
+    id: UUID
+    is_followed: bool  #: another message waits for what becomes of it
+    is_reported: bool  #: what the provider says of it came before our own commit
+
+
+async def take(c: Connection, worker: int, taken: Sequence[Taken]) -> list[Accepted]:
     """Settle attempts of this worker that a provider took; the messages are locked.
 
-    Returns those that it still had to be told of, and whether another message waits for each: see `lock_attempted`.
+    Returns those that it still had to be told of: see `lock_attempted`.
     """
-    found = await rows(
-        c,
-        _TAKE,
-        {
-            "worker": worker,
-            "ids": [one.id for one in taken],
-            "ns": [one.n for one in taken],
-            "codes": [one.code for one in taken],
-            "references": [one.reference for one in taken],
-        },
-    )
-    return {row["id"]: row["is_followed"] for row in found}
+    ids, ns, codes, references = (list(column) for column in zip(*taken, strict=True))
+    asked = {"worker": worker, "ids": ids, "ns": ns, "codes": codes, "references": references}
+    return [Accepted(*row) for row in await tuples(c, _TAKE, asked)]
 
 
 async def settle(c: Connection, settled: Sequence[Settled]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from notifier.store.database import Connection, Row, rows
+from notifier.store.database import Connection, Row, rows, tuples
 from notifier_channels.contract import Channel
 
 
@@ -57,12 +57,12 @@ async def lock_survivors(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]
 
     An old link names the nameless recipient that it was made for: what it says goes to the one who adopted them.
     """
-    wanted = {*ids, *(await _survivors(c, ids)).values()}
-    await lock(c, [*wanted])
-    survivors = await _survivors(c, ids)
-    if adopted_meanwhile := {*survivors.values()} - wanted:
+    adopters = await _adopters(c, ids)
+    locked = await _locked(c, [*ids, *adopters.values()] if adopters else ids)
+    adopters = await _adopters(c, ids)
+    if adopted_meanwhile := {*adopters.values()} - locked.keys():
         await lock(c, [*adopted_meanwhile])
-    return survivors
+    return {id_: adopters.get(id_, id_) for id_ in ids if id_ in locked} if adopters else locked
 
 
 async def by_ids(c: Connection, ids: Sequence[UUID]) -> dict[UUID, Recipient]:
@@ -106,6 +106,11 @@ async def _held(c: Connection, condition: str, parameters: tuple[Any, ...]) -> l
     return [HeldAddress(**{**row, "channel": Channel(row["channel"])}) for row in await rows(c, query, parameters)]
 
 
-async def _survivors(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
-    query = "SELECT id, coalesce(merged_into, id) AS survivor FROM recipients WHERE id = ANY(%s)"
-    return {row["id"]: row["survivor"] for row in await rows(c, query, (list(ids),))}
+async def _locked(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    query = "SELECT id FROM recipients WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+    return {id_: id_ for (id_,) in await tuples(c, query, (list(ids),))}
+
+
+async def _adopters(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    query = "SELECT id, merged_into FROM recipients WHERE id = ANY(%s) AND merged_into IS NOT NULL"
+    return dict(await tuples(c, query, (list(ids),)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -34,7 +33,7 @@ events = st.builds(
     expires_at=st.one_of(st.none(), st.integers(-20, 20).map(lambda days: NOW + timedelta(days=days))),
 )
 ledgers = st.lists(events, max_size=12, unique_by=lambda event: event.number).map(
-    lambda lines: [line if line.granted else replace(line, expires_at=None) for line in lines]
+    lambda lines: [line if line.granted else line._replace(expires_at=None) for line in lines]
 )
 forms = st.tuples(
     st.dictionaries(st.sampled_from([*KEYS, "topic:security/email", "topic:gone/email", "x"]), st.booleans()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -27,7 +26,7 @@ from notifier.domain.consent import (
     decide,
 )
 from notifier.domain.messages import Category
-from notifier.domain.timing import Hours, Pack
+from notifier.domain.timing import SPREAD, Hours, Pack
 from notifier_channels.contract import Channel
 from tests.rules import LETTER, NEWS, NOON, ORDERS, SECURITY, TABLE, answered, page
 
@@ -59,6 +58,7 @@ lines = st.builds(
     st.sampled_from(["any", "sms"]),
     st.booleans(),
     moments,
+    st.none(),
 )
 windows = st.tuples(st.integers(0, 1380), st.integers(30, 1440)).map(lambda w: Window(w[0], min(w[0] + w[1], 1440)))
 hours = st.builds(
@@ -76,6 +76,7 @@ facts = st.builds(
     snoozed_until=st.none() | st.integers(-5, 100).map(lambda n: NOON + n * HOUR),
     hours=st.none() | hours,
     sent=st.lists(st.builds(Sent, moments, st.just("news"), st.just(Channel.SMS), st.integers(1, 99)), max_size=4),
+    is_doubled=st.just(False),
 )
 caps = st.builds(Cap, st.integers(1, 3), st.sampled_from(Period) | st.integers(1, 100).map(lambda n: n * HOUR))
 questions = st.builds(
@@ -86,6 +87,8 @@ questions = st.builds(
     expires_at=st.integers(-2, 400).map(lambda n: NOON + n * HOUR),
     turn=st.none(),
     caps=st.lists(caps, max_size=2),
+    spread=st.just(SPREAD),
+    campaign=st.none(),
 )
 TIMING = {Rule.QUIET_HOURS, Rule.FREQUENCY_CAP, Rule.SNOOZED}
 
@@ -93,7 +96,7 @@ TIMING = {Rule.QUIET_HOURS, Rule.FREQUENCY_CAP, Rule.SNOOZED}
 @given(questions, facts, st.integers(1, 1000))
 def test_a_longer_life_never_turns_a_permit_or_a_wait_into_a_refusal(question, known, more):
     verdict = decide(question, known, NOON)
-    longer = decide(replace(question, expires_at=question.expires_at + more * HOUR), known, NOON)
+    longer = decide(question._replace(expires_at=question.expires_at + more * HOUR), known, NOON)
     if isinstance(verdict, Permit):
         assert longer == verdict
     if isinstance(verdict, Deferral):
@@ -113,7 +116,7 @@ def test_what_waits_waits_for_an_instant_at_which_time_allows_it_and_it_is_still
 @given(questions, facts)
 def test_time_holds_back_marketing_alone(question, known):
     verdict = decide(question, known, NOON)
-    untimed = decide(question, replace(known, hours=None, sent=(), snoozed_until=None), NOON)
+    untimed = decide(question, known._replace(hours=None, sent=(), snoozed_until=None), NOON)
     if question.topic.category is Category.TRANSACTIONAL or isinstance(untimed, Refusal):
         assert verdict == untimed
     elif verdict != untimed:
@@ -122,19 +125,19 @@ def test_time_holds_back_marketing_alone(question, known):
 
 @given(questions, facts, lines)
 def test_a_no_to_everything_is_final_for_all_that_is_not_mandatory(question, known, line):
-    stop = replace(line, number=5000, scope="all", channel="any", granted=False, occurred_at=NOON)
-    verdict = decide(question, replace(known, events=[*known.events, stop]), NOON)
+    stop = line._replace(number=5000, scope="all", channel="any", granted=False, occurred_at=NOON)
+    verdict = decide(question, known._replace(events=[*known.events, stop]), NOON)
     assert question.topic.mandatory or isinstance(verdict, Refusal)
 
 
 @given(questions, facts)
 def test_more_that_was_sent_never_lets_more_go(question, known):
-    fewer = decide(question, replace(known, sent=known.sent[1:]), NOON)
+    fewer = decide(question, known._replace(sent=known.sent[1:]), NOON)
     if isinstance(decide(question, known, NOON), Permit):
         assert isinstance(fewer, Permit)
 
 
 @given(st.sampled_from([NEWS, LETTER, ORDERS]), questions, facts)
 def test_the_same_question_has_the_same_answer(topic: Topic, question, known):
-    question = replace(question, topic=topic)
+    question = question._replace(topic=topic)
     assert decide(question, known, NOON) == decide(question, known, NOON)
