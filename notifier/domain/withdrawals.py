@@ -33,11 +33,13 @@ def may_be_undone(events: Sequence[ConsentEvent], scope: str, channel: str, topi
     """Whether, after a no to (scope, channel), a grant of exactly that only brings back what was allowed before.
 
     `topic` is the one that the scope names; None for a wider scope. The grant of a topic overrules wider refusals, so
-    the topic must have been allowed. A wider grant ends refusals of its own key alone, so there must have been none.
+    the topic must have been allowed. A wider grant ends refusals of its own key alone, so there must have been none:
+    also none that a grant had ended for a while.
     """
     if topic is not None:
         return _allows(events, topic, channel, at)
-    return not is_refused(events, scope, channel)
+    lasting = [event for event in events if event.expires_at is None or event.expires_at > at]
+    return not is_refused(lasting, scope, channel)
 
 
 def still_undoable(events: Sequence[ConsentEvent], number: int, topic: Topic | None, at: datetime) -> bool:

@@ -87,6 +87,14 @@ def test_an_undo_brings_back_exactly_what_was_allowed(events, scope, channel):
     assert not still_undoable(undone, number, topic_of(scope), NOW)
 
 
+def test_a_no_is_not_undone_by_a_lasting_yes_where_a_yes_for_a_while_has_run_out():
+    events = [
+        ConsentEvent(1, "all", "sms", False, START),
+        ConsentEvent(2, "all", "sms", True, START + timedelta(days=1), START + timedelta(days=2)),
+    ]
+    assert not may_be_undone(events, "all", "sms", None, NOW)
+
+
 @given(ledgers(), scopes, wires, ledgers())
 def test_an_undo_never_allows_what_is_not_allowed_without_the_line(events, scope, channel, since):
     """Whatever was said between the click and the undo."""
