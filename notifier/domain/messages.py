@@ -87,8 +87,9 @@ class Ids:
 
     def new(self, now_ms: int) -> UUID:
         """The next id. When the clock stands still or steps back, the 12-bit counter carries on from the last id."""
+        noise = int.from_bytes(os.urandom(9), "big")
         with self._lock:
-            self._last = max(now_ms << 12 | int.from_bytes(os.urandom(1), "big"), self._last + 1)
+            self._last = max(now_ms << 12 | noise & 0xFF, self._last + 1)
             stamp, counter = self._last >> 12, self._last & 0xFFF
-        tail = int.from_bytes(os.urandom(8), "big") & (1 << 62) - 1
+        tail = noise >> 8 & (1 << 62) - 1
         return UUID(int=stamp << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from psycopg.abc import Buffer
 from psycopg.postgres import types
 from psycopg.rows import TupleRow, dict_row
 from psycopg.types.array import ListBinaryDumper
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
@@ -72,12 +74,22 @@ class Column(ListBinaryDumper):
         """One dimension, whether there are nulls, the element's type, its length, counted from 1; then each."""
         kinds = {*map(type, obj)}
         if kinds == {UUID}:
-            return _HEAD.pack(1, 0, UUID_OID, len(obj), 1) + b"".join([_ID + one.bytes for one in obj])
+            return _HEAD.pack(1, 0, UUID_OID, len(obj), 1) + b"".join(
+                [_ID + one.int.to_bytes(16, "big") for one in obj]
+            )
         if kinds and kinds <= _TEXTS and kinds != {NoneType}:
             known = {one: _NULL if one is None else _text(one) for one in {*obj}}  # states, codes: mostly the same few
             has_nulls = NoneType in kinds
             return _HEAD.pack(1, has_nulls, TEXT_OID, len(obj), 1) + b"".join([known[one] for one in obj])
         return super().dump(obj)
+
+
+def _from_json(data: bytes | bytearray | str) -> Any:
+    """What PostgreSQL wrote is UTF-8 and begins at once: `json.loads` looks for either, for each person of a batch."""
+    return _JSON.raw_decode(data if isinstance(data, str) else data.decode())[0]
+
+
+_JSON = json.JSONDecoder()
 
 
 def _text(one: str) -> bytes:
@@ -130,6 +142,7 @@ class Database:
 
     async def _set_up(self, connection: Connection) -> None:
         connection.adapters.register_dumper(list, Column)
+        set_json_loads(_from_json, connection)
         await connection.execute(self._session)
 
     @asynccontextmanager
