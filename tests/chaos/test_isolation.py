@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from notifier.domain.messages import Lane
+from notifier.store import workers
+from notifier.store.database import rows
 from tests.chaos.fleet import LANES, UNDER_WAY, fleet
 from tests.world import MANDATORY, MARKETING, World
 
@@ -83,11 +86,28 @@ def niceness(process: int) -> set[int]:
     return {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in Path(f"/proc/{process}/task").iterdir()}
 
 
+async def server_niceness(world: World) -> dict[Lane, set[int]]:
+    """Of PostgreSQL's processes: each worker's lock says which connection is its own."""
+    async with world.database.connection() as c:
+        found = await rows(
+            c,
+            "SELECT w.lane, l.pid FROM workers w JOIN pg_locks l ON l.locktype = 'advisory' AND l.objid = w.id"
+            " AND l.classid = %s WHERE w.ended_at IS NULL",
+            (workers.LOCK_CLASS,),
+        )
+    nice: dict[Lane, set[int]] = {lane: set() for lane in Lane}
+    for row in found:
+        nice[Lane(row["lane"])].add(os.getpriority(os.PRIO_PROCESS, row["pid"]))
+    return nice
+
+
 @pytest.mark.parametrize(("set_to", "steps"), [("", 10), ("0", 0)])
 async def test_marketing_workers_step_back_for_everybody_else(world, redis_url, tmp_path, set_to, steps):
     own = os.getpriority(os.PRIO_PROCESS, 0)
     async with fleet(world, redis_url, tmp_path, NOTIFIER_MARKETING_NICE=set_to) as crew:
         await crew.until_begun(len(LANES))
         seen = {name: niceness(crew.processes[name].pid) for name in crew.workers}
+        servers = await server_niceness(world)
     for name, nice in seen.items():
         assert nice == {min(own + steps, 19) if "marketing" in name else own}, name
+    assert servers == {Lane.TRANSACTIONAL: {own}, Lane.MARKETING: {min(own + steps, 19)}}
