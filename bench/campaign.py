@@ -3,6 +3,7 @@
 `python3 run.py bench campaign --recipients 100000 --template fields --json campaign.json [--peer bullmq|celery]` makes
 people in bulk, a tenth of them without consent, runs the real service (two marketing workers, the scheduler, durable
 commits, all rows) against Postfix's smtp-sink, and prints one JSON object. Only what the sink has counted was sent.
+With `--recipients 10000,100000,1000000 --rounds 3` it sets sizes beside one another.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +27,7 @@ from bench.audience import FIRST, Person, people, settle
 from bench.deliver import until
 from bench.meter import Used, metered
 from bench.peers import PEERS, Peer, measured
+from bench.sizes import compared, several
 from bench.stage import SECRET, Sink, Stage, children, machine, postfix_program, sink, stage
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
@@ -112,10 +115,10 @@ def figures(sent: int, seconds: float, used: Used) -> dict[str, Any]:
 # The campaign --------------------------------------------------------------------------------------------------------
 
 _SCHEDULE = """
-INSERT INTO campaigns (id, name, state, template, audience, schedule, created_by, template_version, topic, category,
-                       scheduled_at, expires_at)
-VALUES (uuidv7(), %(cohort)s, 'scheduled', %(template)s, %(audience)s, '{"at": null}', 'bench', %(version)s, %(topic)s,
-        'marketing', now(), now() + interval '3 days')
+INSERT INTO campaigns (id, name, state, template, data, audience, schedule, created_by, template_version, topic,
+                       category, scheduled_at, expires_at)
+VALUES (uuidv7(), %(cohort)s, 'scheduled', %(template)s, %(data)s, %(audience)s, '{"at": null}', 'bench', %(version)s,
+        %(topic)s, 'marketing', now(), now() + interval '3 days')
 RETURNING id
 """
 _OUTCOME = """
@@ -124,15 +127,16 @@ FROM messages WHERE campaign_id = %s
 """
 
 
-async def start_campaign(world: World, template: str, cohort: str) -> UUID:
-    """Have this template sent to everybody whose attribute `cohort` says so, from now on."""
+async def start_campaign(world: World, template: str, cohort: str, data: Mapping[str, Any] | None = None) -> UUID:
+    """Have this template sent to everybody whose attribute `cohort` says so, from now on. `data`: the same for all."""
     found = world.templates.find(template)
     assert found is not None
     async with world.database.connection() as c, c.transaction():
         version = await templates.register(c, found)
         audience = {"filter": {"attribute": "cohort", "equals": cohort}}
-        asked = {"cohort": cohort, "template": template, "audience": Jsonb(audience), "version": version}
-        campaign: UUID = (await rows(c, _SCHEDULE, asked | {"topic": found.topic.key}))[0]["id"]
+        asked = {"cohort": cohort, "template": template, "audience": Jsonb(audience), "data": Jsonb(dict(data or {}))}
+        asked |= {"version": version, "topic": found.topic.key}
+        campaign: UUID = (await rows(c, _SCHEDULE, asked))[0]["id"]
     return campaign
 
 
@@ -189,7 +193,8 @@ def beside_the_wire(rate: int, before: float, after: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipients", type=int, default=10_000)
+    parser.add_argument("--recipients", type=several, default=[10_000], help="how many; or several, such as 1000,10000")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each number of them is measured")
     parser.add_argument("--template", choices=["fields", "loops"], default="fields")
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     parser.add_argument("--peer", choices=sorted(PEERS))
@@ -202,8 +207,15 @@ def main() -> None:
         parser.error(f"{peer.name} needs {missing}")
     if not 1 <= chosen.peer_recipients <= FIRST:
         parser.error(f"--peer-recipients is a number from 1 to {FIRST}")
+    if chosen.rounds < 1:
+        parser.error("--rounds is a number from 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends in order
-    found = asyncio.run(measure(chosen.recipients, chosen.template, peer, chosen.peer_recipients))
+
+    def run(count: int) -> dict[str, Any]:
+        return asyncio.run(measure(count, chosen.template, peer, chosen.peer_recipients))
+
+    sizes = chosen.recipients
+    found = run(sizes[0]) if len(sizes) == chosen.rounds == 1 else compared(run, sizes, chosen.rounds)
     text = json.dumps(found, indent=2)
     if chosen.json:
         chosen.json.write_text(text + "\n")
