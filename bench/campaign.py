@@ -26,7 +26,7 @@ from psycopg.types.json import Jsonb
 from bench.audience import FIRST, Person, people, settle
 from bench.deliver import until
 from bench.meter import Used, metered
-from bench.peers import PEERS, Peer, arriving, measured
+from bench.peers import PEERS, Arrivals, Peer, arriving, measured
 from bench.sizes import compared, several
 from bench.stage import SECRET, Sink, Stage, children, machine, postfix_program, sink, stage
 from notifier.domain.messages import Lane
@@ -59,12 +59,13 @@ async def measure(count: int, template: str, peer: type[Peer] | None, share: int
             first = settle(ground.database_url, people(count, template, COHORT), HASHER)
             beside = await the_peer(peer(ground, far), known, template, first[:share], far) if peer else {}
             before = await smtp_source(far, size)
-            service, steady = await the_service(ground, world, far, template, count)
+            service, arrivals = await the_service(ground, world, far, template, count)
             after = await smtp_source(far, size)
     found = {"machine": machine() | {"load_before": load}, "template": template, "mail_bytes": size}
     found |= {"recipients": count, **service}
     found |= beside_the_wire(service["msgs_per_s"], before, after)
     if beside:
+        steady = arrivals.per_s()
         found |= {"msgs_per_s_on_peers_clock": round(steady), **beside}
         found["ratio_to_peer"] = round(steady / beside["peer_msgs_per_s"], 1)
     return found
@@ -79,10 +80,10 @@ async def the_peer(peer: Peer, known: Templates, template: str, whom: Sequence[P
 
 async def the_service(
     ground: Stage, world: World, far: Sink, template: str, count: int
-) -> tuple[dict[str, Any], float]:
+) -> tuple[dict[str, Any], Arrivals]:
     """From the campaign's start to its end: planning, consent, journal, rendering, one-click headers, every row.
 
-    Returns also how many mails a second there were on the clock of a peer.
+    Returns also when its mails arrived, which is what a peer's clock goes by.
     """
     environment = ground.environment(far.port) | {"NOTIFIER_TEMPLATES_DIR": str(TEMPLATES)}
     earlier = await world.one("SELECT coalesce(max(id), 0) FROM workers")
@@ -101,7 +102,7 @@ async def the_service(
     if not sent == received or sent + suppressed != count:
         raise SystemExit(f"of {count} people {suppressed} were held back and {sent} sent; the sink took {received}")
     found = {"sent": sent, "sink_received": received, "suppressed": suppressed, **figures(sent, seconds, used)}
-    return found, arrivals.per_s()
+    return found, arrivals
 
 
 def parts(

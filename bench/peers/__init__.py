@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -153,8 +154,10 @@ class Arrivals:
     def per_s(self) -> float:
         """Mails a second, from when the first of them have arrived until the last has."""
         none, everything = self.seen[0][1], self.seen[-1][1]
-        began, counted = self._reached(none + int((everything - none) * WARM))
+        began, counted = self._reached(none + math.ceil((everything - none) * WARM))
         ended, _ = self._reached(everything)
+        if ended == began:
+            raise SystemExit("all mails came at once, too few to be timed: give it more people")
         return (everything - counted) / (ended - began)
 
     def _reached(self, mails: int) -> tuple[float, int]:

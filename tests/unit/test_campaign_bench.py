@@ -64,6 +64,8 @@ def test_a_tenth_of_the_people_has_not_consented_and_all_fit_the_template(templa
 def test_the_clock_starts_when_a_quarter_has_arrived_and_ends_with_the_last() -> None:
     seen = [(0.0, 1000), (5.0, 1000), (6.0, 1020), (7.0, 1030), (8.0, 1060), (12.0, 1100), (13.0, 1100)]
     assert Arrivals(seen).per_s() == (1100 - 1030) / (12 - 7)
+    with pytest.raises(SystemExit, match="give it more people"):
+        Arrivals([(0.0, 1000), (1.0, 1002)]).per_s()
 
 
 def a_run(recipients: int, ours: int, postgres: int, rss: int = 100) -> dict[str, Any]:
