@@ -30,7 +30,7 @@ from pathlib import Path
 OLDEST = (3, 11)
 NEWER = ("python3.14", "python3.13", "python3.12", "python3.11")
 HERE = Path(__file__).resolve().parent
-SHARED = ("__init__", "stage", "meter", "audience")  #: what benchmarks stand on; the rest of `bench` can be run
+SHARED = ("__init__", "stage", "meter", "audience", "sizes")  #: what benchmarks stand on; the others can be run
 LOCKS = {"run": "requirements.txt", "test": "requirements-dev.txt"}
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # These belong to another Python, or send pip elsewhere than into our environment.

@@ -1,4 +1,4 @@
-"""Whom `bench campaign` writes to: people in bulk, with what their template needs, a tenth of them without consent."""
+"""Whom a benchmark's campaign is for: people in bulk, with what their template needs, a tenth without consent."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _ADDRESSES = """
 INSERT INTO addresses (id, recipient_id, channel, address, address_hash, hash_key)
 SELECT id, id, 'email', address, digest, 'k1' FROM people
 """
-_YES = f"""
+_YES = """
 INSERT INTO consent_events (recipient_id, scope, channel, granted, occurred_at, source)
-SELECT id, 'topic:{TOPIC}', 'email', true, now() - interval '90 days', 'import' FROM people WHERE said_yes
+SELECT id, %s, 'email', true, now() - interval '90 days', 'import' FROM people WHERE said_yes
 """
-_NO = f"""
+_NO = """
 INSERT INTO consent_events (recipient_id, scope, channel, granted, occurred_at, source)
-SELECT id, 'topic:{TOPIC}', 'email', false, now() - interval '30 days', 'one_click' FROM people WHERE said_no
+SELECT id, %s, 'email', false, now() - interval '30 days', 'one_click' FROM people WHERE said_no
 """
 _PROJECTION = """
 INSERT INTO consents (number, recipient_id, scope, channel, granted, occurred_at, expires_at)
@@ -85,8 +85,12 @@ def people(count: int, template: str, cohort: str) -> Iterator[Person]:
         )
 
 
-def settle(database_url: str, everybody: Iterator[Person], hasher: Hasher) -> list[Person]:
-    """Store them, and let PostgreSQL know how many there are now. Returns the first `FIRST` of them."""
+def settle(database_url: str, everybody: Iterator[Person], hasher: Hasher, topic: str = TOPIC) -> list[Person]:
+    """Store them and what they said of this topic, and let PostgreSQL know how many there are now.
+
+    Returns the first `FIRST` of them.
+    """
+    scope = f"topic:{topic}"
     first: list[Person] = []
     with psycopg.connect(database_url, autocommit=True) as c:
         with c.transaction():
@@ -96,8 +100,11 @@ def settle(database_url: str, everybody: Iterator[Person], hasher: Hasher) -> li
                     copy.write_row(_row(one, hasher))
                     if len(first) < FIRST:
                         first.append(one)
-            for statement in (_RECIPIENTS, _ADDRESSES, _YES, _NO, _PROJECTION):
-                c.execute(statement)
+            c.execute(_RECIPIENTS)
+            c.execute(_ADDRESSES)
+            c.execute(_YES, (scope,))
+            c.execute(_NO, (scope,))
+            c.execute(_PROJECTION)
         c.execute(_STATISTICS)
     return first
 
@@ -134,4 +141,12 @@ def _loops(dice: random.Random) -> dict[str, Any]:
     }
 
 
-ATTRIBUTES: dict[str, Callable[[random.Random], dict[str, Any]]] = {"fields": _fields, "loops": _loops}
+def _news(dice: random.Random) -> dict[str, Any]:
+    return {"name": dice.choice(NAMES)}
+
+
+ATTRIBUTES: dict[str, Callable[[random.Random], dict[str, Any]]] = {
+    "fields": _fields,
+    "loops": _loops,
+    "product-news": _news,  # it ships with the service
+}

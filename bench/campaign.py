@@ -3,6 +3,7 @@
 `python3 run.py bench campaign --recipients 100000 --template fields --json campaign.json [--peer bullmq|celery]` makes
 people in bulk, a tenth of them without consent, runs the real service (two marketing workers, the scheduler, durable
 commits, all rows) against Postfix's smtp-sink, and prints one JSON object. Only what the sink has counted was sent.
+With `--recipients 10000,100000,1000000 --rounds 3` it sets sizes beside one another.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,7 +26,8 @@ from psycopg.types.json import Jsonb
 from bench.audience import FIRST, Person, people, settle
 from bench.deliver import until
 from bench.meter import Used, metered
-from bench.peers import PEERS, Peer, measured
+from bench.peers import PEERS, Arrivals, Peer, arriving, measured
+from bench.sizes import compared, several
 from bench.stage import SECRET, Sink, Stage, children, machine, postfix_program, sink, stage
 from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
@@ -46,7 +49,7 @@ SOURCE_MESSAGES = 20_000  #: in each of its two runs
 
 
 async def measure(count: int, template: str, peer: type[Peer] | None, share: int) -> dict[str, Any]:
-    """The limit, the service, the limit again, and the peer: one after the other, on the same machine and sink."""
+    """The peer, the limit, the service and the limit again: one after the other, on the same machine and sink."""
     load = round(os.getloadavg()[0], 2)
     with stage() as ground:
         known = Templates.load(TEMPLATES, IDENTITY, "en")
@@ -54,22 +57,34 @@ async def measure(count: int, template: str, peer: type[Peer] | None, share: int
             warm = settle(ground.database_url, people(WARM, template, WARM_COHORT), HASHER)
             size = await mail_bytes(world, template, warm[0])
             first = settle(ground.database_url, people(count, template, COHORT), HASHER)
+            beside = await the_peer(peer(ground, far), known, template, first[:share], far) if peer else {}
             before = await smtp_source(far, size)
-            service = await the_service(ground, world, far, template, count)
+            service, arrivals = await the_service(ground, world, far, template, count)
             after = await smtp_source(far, size)
-            found = {"machine": machine() | {"load_before": load}, "template": template, "mail_bytes": size}
-            found |= {"recipients": count, **service}
-            found |= beside_the_wire(service["msgs_per_s"], before, after)
-            if peer is not None:
-                chosen = known.find(template)
-                assert chosen is not None
-                found |= await measured(peer(ground, far), chosen, first[:share], far)
-                found["ratio_to_peer"] = round(service["msgs_per_s"] / found["peer_msgs_per_s"], 1)
+    found = {"machine": machine() | {"load_before": load}, "template": template, "mail_bytes": size}
+    found |= {"recipients": count, **service}
+    found |= beside_the_wire(service["msgs_per_s"], before, after)
+    if beside:
+        steady = arrivals.per_s()
+        found |= {"msgs_per_s_on_peers_clock": round(steady), **beside}
+        found["ratio_to_peer"] = round(steady / beside["peer_msgs_per_s"], 1)
     return found
 
 
-async def the_service(ground: Stage, world: World, far: Sink, template: str, count: int) -> dict[str, Any]:
-    """From the campaign's start to its end: planning, consent, journal, rendering, one-click headers, every row."""
+async def the_peer(peer: Peer, known: Templates, template: str, whom: Sequence[Person], far: Sink) -> dict[str, Any]:
+    """What people write today, before the service has left rows behind for PostgreSQL to tidy up."""
+    chosen = known.find(template)
+    assert chosen is not None
+    return await measured(peer, chosen, whom, far)
+
+
+async def the_service(
+    ground: Stage, world: World, far: Sink, template: str, count: int
+) -> tuple[dict[str, Any], Arrivals]:
+    """From the campaign's start to its end: planning, consent, journal, rendering, one-click headers, every row.
+
+    Returns also when its mails arrived, which is what a peer's clock goes by.
+    """
     environment = ground.environment(far.port) | {"NOTIFIER_TEMPLATES_DIR": str(TEMPLATES)}
     earlier = await world.one("SELECT coalesce(max(id), 0) FROM workers")
     async with children(WORKERS, environment) as workers, children(SCHEDULER, environment) as scheduler:
@@ -77,7 +92,7 @@ async def the_service(ground: Stage, world: World, far: Sink, template: str, cou
         await until_finished(world, await start_campaign(world, template, WARM_COHORT))
         components = parts(ground, far, workers, scheduler)
         counted = far.received()
-        async with metered(components, watched="workers") as used:
+        async with metered(components, watched="workers") as used, arriving(far) as arrivals:
             began = time.monotonic()
             campaign = await start_campaign(world, template, COHORT)
             await until_finished(world, campaign)
@@ -86,7 +101,8 @@ async def the_service(ground: Stage, world: World, far: Sink, template: str, cou
     received = far.received() - counted
     if not sent == received or sent + suppressed != count:
         raise SystemExit(f"of {count} people {suppressed} were held back and {sent} sent; the sink took {received}")
-    return {"sent": sent, "sink_received": received, "suppressed": suppressed, **figures(sent, seconds, used)}
+    found = {"sent": sent, "sink_received": received, "suppressed": suppressed, **figures(sent, seconds, used)}
+    return found, arrivals
 
 
 def parts(
@@ -112,10 +128,10 @@ def figures(sent: int, seconds: float, used: Used) -> dict[str, Any]:
 # The campaign --------------------------------------------------------------------------------------------------------
 
 _SCHEDULE = """
-INSERT INTO campaigns (id, name, state, template, audience, schedule, created_by, template_version, topic, category,
-                       scheduled_at, expires_at)
-VALUES (uuidv7(), %(cohort)s, 'scheduled', %(template)s, %(audience)s, '{"at": null}', 'bench', %(version)s, %(topic)s,
-        'marketing', now(), now() + interval '3 days')
+INSERT INTO campaigns (id, name, state, template, data, audience, schedule, created_by, template_version, topic,
+                       category, scheduled_at, expires_at)
+VALUES (uuidv7(), %(cohort)s, 'scheduled', %(template)s, %(data)s, %(audience)s, '{"at": null}', 'bench', %(version)s,
+        %(topic)s, 'marketing', now(), now() + interval '3 days')
 RETURNING id
 """
 _OUTCOME = """
@@ -124,15 +140,16 @@ FROM messages WHERE campaign_id = %s
 """
 
 
-async def start_campaign(world: World, template: str, cohort: str) -> UUID:
-    """Have this template sent to everybody whose attribute `cohort` says so, from now on."""
+async def start_campaign(world: World, template: str, cohort: str, data: Mapping[str, Any] | None = None) -> UUID:
+    """Have this template sent to everybody whose attribute `cohort` says so, from now on. `data`: the same for all."""
     found = world.templates.find(template)
     assert found is not None
     async with world.database.connection() as c, c.transaction():
         version = await templates.register(c, found)
         audience = {"filter": {"attribute": "cohort", "equals": cohort}}
-        asked = {"cohort": cohort, "template": template, "audience": Jsonb(audience), "version": version}
-        campaign: UUID = (await rows(c, _SCHEDULE, asked | {"topic": found.topic.key}))[0]["id"]
+        asked = {"cohort": cohort, "template": template, "audience": Jsonb(audience), "data": Jsonb(dict(data or {}))}
+        asked |= {"version": version, "topic": found.topic.key}
+        campaign: UUID = (await rows(c, _SCHEDULE, asked))[0]["id"]
     return campaign
 
 
@@ -189,11 +206,12 @@ def beside_the_wire(rate: int, before: float, after: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipients", type=int, default=10_000)
+    parser.add_argument("--recipients", type=several, default=[10_000], help="how many; or several, such as 1000,10000")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each number of them is measured")
     parser.add_argument("--template", choices=["fields", "loops"], default="fields")
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     parser.add_argument("--peer", choices=sorted(PEERS))
-    parser.add_argument("--peer-recipients", type=int, default=5000)
+    parser.add_argument("--peer-recipients", type=int, default=FIRST)
     chosen = parser.parse_args()
     peer = PEERS[chosen.peer] if chosen.peer else None
     if not (postfix_program("smtp-sink") and postfix_program("smtp-source")):
@@ -202,8 +220,15 @@ def main() -> None:
         parser.error(f"{peer.name} needs {missing}")
     if not 1 <= chosen.peer_recipients <= FIRST:
         parser.error(f"--peer-recipients is a number from 1 to {FIRST}")
+    if chosen.rounds < 1:
+        parser.error("--rounds is a number from 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started ends in order
-    found = asyncio.run(measure(chosen.recipients, chosen.template, peer, chosen.peer_recipients))
+
+    def run(count: int) -> dict[str, Any]:
+        return asyncio.run(measure(count, chosen.template, peer, chosen.peer_recipients))
+
+    sizes = chosen.recipients
+    found = run(sizes[0]) if len(sizes) == chosen.rounds == 1 else compared(run, sizes, chosen.rounds)
     text = json.dumps(found, indent=2)
     if chosen.json:
         chosen.json.write_text(text + "\n")

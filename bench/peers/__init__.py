@@ -2,12 +2,14 @@
 
 A peer is spared much of what the service does: its jobs are queued and its workers have started before the clock does,
 it records nothing, and its links are made for it. What it does for each message is look up consent, render and send.
+The rates of both are taken on one clock (`Arrivals`), and a peer goes first, while the tables are as they were filled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,13 +19,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 
 from bench.audience import TOPIC, Person
-from bench.meter import cpu
+from bench.meter import metered
 from bench.peers.body import HANDLEBARS, JINJA, Language, body
 from bench.stage import SECRET, Sink, Stage
 from notifier.domain.tokens import Links
@@ -32,7 +35,7 @@ from notifier.rendering import Template
 from notifier_channels.contract import Channel
 
 SOURCES = Path(__file__).parent
-WARM = 0.1  #: of its mails: the clock starts when they have arrived, since caches fill and compilers compile
+WARM = 0.25  #: of all mails: the clock starts when they have arrived, since caches fill and compilers compile
 STUCK = 60.0  #: seconds without a mail
 LOOK_EVERY = 0.01  #: seconds
 
@@ -44,7 +47,7 @@ class Peer(ABC):
     language: ClassVar[Language]
 
     def __init__(self, ground: Stage, far: Sink) -> None:
-        self.home = ground.state.parent / self.name
+        self.home, self.servers = ground.state.parent / self.name, ground.servers
         self.environment = {
             "PATH": os.environ.get("PATH", ""),
             "PYTHONWARNINGS": "ignore",  # Celery's, about running as root
@@ -142,25 +145,65 @@ class Celery(Peer):
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (BullMQ, Celery)}
 
 
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """When the sink had taken how many: what the service and a peer are compared by."""
+
+    seen: list[tuple[float, int]] = field(default_factory=list)  #: seconds and mails, from before the first to the last
+
+    def per_s(self) -> float:
+        """Mails a second, from when the first of them have arrived until the last has."""
+        none, everything = self.seen[0][1], self.seen[-1][1]
+        began, counted = self._reached(none + math.ceil((everything - none) * WARM))
+        ended, _ = self._reached(everything)
+        if ended == began:
+            raise SystemExit("all mails came at once, too few to be timed: give it more people")
+        return (everything - counted) / (ended - began)
+
+    def _reached(self, mails: int) -> tuple[float, int]:
+        return next(one for one in self.seen if one[1] >= mails)
+
+
+@asynccontextmanager
+async def arriving(far: Sink) -> AsyncIterator[Arrivals]:
+    """Look at the sink all along the block, and once more at its end."""
+    arrivals = Arrivals()
+
+    async def watch() -> None:
+        while True:
+            arrivals.seen.append((time.monotonic(), far.received()))
+            await asyncio.sleep(LOOK_EVERY)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield arrivals
+    finally:
+        watching.cancel()
+    arrivals.seen.append((time.monotonic(), far.received()))
+
+
 async def measured(peer: Peer, template: Template, people: Sequence[Person], far: Sink) -> dict[str, Any]:
-    """How many of its mails the sink took in a second."""
+    """How many of its mails the sink took in a second, and the CPU of each: its own, and that of the servers for it."""
     await asyncio.to_thread(peer.prepare, template, people)
     expected = sum(one.consents for one in people)
-    warm, before = int(expected * WARM), far.received()
-    async with _running(peer) as processes:
-        await _arrived(far, before + warm)
-        counted, began, used = far.received(), time.monotonic(), cpu(processes)
-        await _arrived(far, before + expected)
-        seconds, used = time.monotonic() - began, cpu(processes) - used
+    before = far.received()
+    async with _running(peer) as processes, arriving(far) as arrivals:
+        await _arrived(far, before + int(expected * WARM))
+        components = {"peer": processes, **{name: [server] for name, server in peer.servers.items()}}
+        counted = far.received()
+        async with metered(components, watched="peer") as used:
+            await _arrived(far, before + expected)
     timed, sent = before + expected - counted, far.received() - before
     if sent != expected:
         raise SystemExit(f"{peer.name}: the sink took {sent} mails, but {expected} people had consented")
+    each = {name: round(seconds / timed * 1e6) for name, seconds in used.cpu.items()}
     return {
         "peer": peer.name,
         "peer_recipients": len(people),
         "peer_sent": sent,
-        "peer_msgs_per_s": round(timed / seconds),
-        "peer_cpu_us_per_msg": round(used / timed * 1e6),
+        "peer_msgs_per_s": round(arrivals.per_s()),
+        "peer_cpu_us_per_msg": each.pop("peer"),
+        "peer_cpu_us_per_msg_of_servers": each,
     }
 
 

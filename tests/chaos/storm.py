@@ -253,12 +253,12 @@ async def storm(world: World, redis_url: str, directory: Path, weather: Weather)
     async with fleet(world, redis_url, directory, members=members, longest=weather.longest, **settings) as crew:
         api = f"http://127.0.0.1:{port}"
         await _until_ready(api)
-        campaign = await _schedule(world, weather.rate)
+        campaign = await schedule(world, weather.rate)
         yield Storm(crew, town, weather, campaign, directory / LOG, api, redis_url, random.Random(seed))
 
 
-async def _schedule(world: World, rate: float) -> UUID:
-    """To everybody, from now on."""
+async def schedule(world: World, rate: float | None = None) -> UUID:
+    """A campaign to everybody, from now on; for the planner to start. `rate`: None: as fast as it goes."""
     id_, template = new_id(), world.templates.find(MARKETING)
     assert template is not None
     async with world.database.connection() as c:

@@ -8,45 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
+from notifier.domain.campaigns import BATCH, BATCHES_AHEAD
 from notifier.domain.messages import Lane
 from notifier.store import workers
 from notifier.store.database import rows
 from tests.chaos.fleet import LANES, UNDER_WAY, fleet
+from tests.chaos.storm import schedule
+from tests.servers.dead_relays import a_relay_that_hangs, a_relay_that_refuses
 from tests.world import MANDATORY, MARKETING, World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300), pytest.mark.xdist_group("chaos")]
 
 BACKLOG = 4000
+AUDIENCE = 15_000  #: more than may be planned ahead
 RESETS = 40
+
+_REACH = f"""
+SELECT (SELECT state FROM campaigns WHERE id = %(id)s) AS state,
+       (SELECT sum(planned) FROM campaign_walks WHERE campaign_id = %(id)s) AS planned,
+       ARRAY(SELECT recipient_id FROM messages WHERE campaign_id = %(id)s AND {UNDER_WAY}) AS born,
+       ARRAY(SELECT unnest(recipients) FROM campaign_batches
+             WHERE campaign_id = %(id)s AND decided_at IS NULL) AS waiting
+"""
 
 
 @pytest.fixture
 def world(database, tmp_path) -> World:
     return World(database, tmp_path / "journals")
-
-
-@contextmanager
-def a_relay_that_hangs() -> Iterator[str]:
-    """The kernel takes the connections, and nothing is ever said."""
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(512)
-        yield f"smtp://127.0.0.1:{deaf.getsockname()[1]}?tls=none"
-
-
-@contextmanager
-def a_relay_that_refuses() -> Iterator[str]:
-    """Nobody listens."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        yield f"smtp://127.0.0.1:{closed.getsockname()[1]}?tls=none"
 
 
 async def backlog(world: World) -> int:
@@ -79,6 +74,43 @@ async def test_a_campaigns_backlog_does_not_delay_a_password_reset(
                 await asyncio.sleep(0.05)
             assert await backlog(world) >= least_left
         assert {id_: times for id_, times in crew.accepted().items() if id_ in resets} == dict.fromkeys(resets, 1)
+
+
+async def reach(world: World, campaign: UUID) -> dict[str, Any]:
+    """How far the campaign is planned, and who of it is still to be reached, as a message or in a batch."""
+    async with world.database.connection() as c:
+        return (await rows(c, _REACH, {"id": campaign}))[0]
+
+
+@pytest.mark.parametrize(
+    ("marketings_relay", "standstill"),
+    [
+        (a_relay_that_hangs, "SELECT min(started_at) FROM attempts WHERE provider = 'smtp-marketing'"),
+        (a_relay_that_refuses, "SELECT min(since) FROM provider_pauses WHERE provider = 'smtp-marketing'"),
+    ],
+    ids=["its relay hangs", "its relay refuses"],
+)
+async def test_a_campaign_with_a_dead_relay_is_planned_no_further_than_ahead_and_delays_no_password_reset(
+    world, redis_url, tmp_path, marketings_relay, standstill
+):
+    assert AUDIENCE > BATCHES_AHEAD * BATCH
+    people = await world.people(AUDIENCE)
+    with marketings_relay() as url:
+        async with fleet(world, redis_url, tmp_path, NOTIFIER_SMTP_MARKETING_URL=url) as crew:
+            await crew.until_begun(len(LANES))
+            campaign = await schedule(world)
+            while not (since := await world.one(standstill)):
+                await asyncio.sleep(0.05)
+            resets = await world.queue(people[-RESETS:], MANDATORY)
+            while {state for state, _ in await world.states(resets)} != {"accepted"}:
+                await asyncio.sleep(0.05)
+            assert await world.one(standstill) == since, "what the other lane sent has ended marketing's pause"
+            left = await reach(world, campaign)
+        assert crew.accepted() == dict.fromkeys(resets, 1)
+    assert left["state"] == "sending"
+    assert left["born"]
+    assert left["planned"] < AUDIENCE
+    assert sorted([*left["born"], *left["waiting"]]) == sorted(people)[: left["planned"]], "lost, or there twice"
 
 
 def niceness(process: int) -> set[int]:
