@@ -203,6 +203,14 @@ async def test_each_phase_has_its_time(at, kind, code):
     assert not sink.accepted
 
 
+@pytest.mark.parametrize(("at", "is_away"), [("banner", True), ("ehlo", True), ("mail", False), ("data", False)])
+async def test_a_relay_that_is_silent_before_the_first_mail_is_away(at, is_away):
+    async with relay(Fault(at, then="stall"), timeouts=SHORT) as (provider, _):
+        (outcome,) = (await sent(provider, batch_of("ann"), Notebook())).values()
+    assert isinstance(outcome, Unavailable)
+    assert outcome.is_away is is_away
+
+
 async def test_a_relay_that_loses_every_dot_gets_few_of_them():
     async with relay(Fault("dot", then="close", taken=True), connections=2) as (provider, sink):
         outcomes = await sent(provider, batch_of(*["ann"] * 100), witness := Notebook())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from dataclasses import replace
 from typing import Protocol, cast
 
 from notifier_channels.contract import Misconfigured, Outcome, Unavailable
@@ -231,7 +232,9 @@ class _Answer:
             self.future.set_result(reply)
 
     def lost(self, why: Unavailable) -> None:
-        self.crashed(CannotOpen(why))
+        """A relay that is silent before the first mail is silent for every mail."""
+        is_silent = why.code.startswith("timeout:")
+        self.crashed(CannotOpen(replace(why, is_away=True) if is_silent else why))
 
     def crashed(self, bug: Exception) -> None:
         if not self.future.done():
