@@ -17,7 +17,7 @@ from markupsafe import escape
 
 from notifier.errors import TemplateError
 from notifier.rendering import syntax, text
-from notifier.rendering.environment import Sandbox, printable
+from notifier.rendering.environment import Sandbox, escaped, printable
 from notifier.rendering.filters import Situation, situation, url
 from notifier.rendering.gaps import Around, Odd
 from notifier.rendering.mail import Mail
@@ -29,7 +29,6 @@ from notifier_channels.email.forms import Form
 
 Tokens: TypeAlias = Sequence[str | int]  #: text and numbers of slots in turn
 
-_ESCAPED = re.compile("[&<>\"']")
 _PLAIN_LINK = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9/._~:-]*")  # as `url` takes it, and with nothing to escape
 _OPEN_REFERENCE = re.compile(r"&#?[A-Za-z0-9]*\Z")
 _HIDES = re.compile(r"aria-hidden\s*=\s*(?:\"[^\"]*|'[^']*)\Z", re.IGNORECASE)
@@ -72,9 +71,7 @@ class Slots:
                 shown = url(shown)
         except (TypeError, ValueError):
             raise Odd from None
-        if self.is_escaped and (shown.__class__ is not str or _ESCAPED.search(shown)):
-            return str(escape(shown))  # else it makes nothing but an object
-        return str(shown)
+        return str(escaped(shown) if self.is_escaped else shown)
 
 
 @dataclass(frozen=True, slots=True)
