@@ -51,10 +51,13 @@ class Slots:
         found: list[str] = []
         for name, is_link in self.names:
             value = data[name]
-            is_plain = value.__class__ is str and (
-                _PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped
-            )
-            found.append(value if is_plain else self._named(value, is_link=is_link))
+            kind = value.__class__
+            if kind is str and (_PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped):
+                found.append(value)
+            elif kind is int and not is_link:
+                found.append(str(value))
+            else:
+                found.append(self._named(value, is_link=is_link))
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data
             found += map(str, pieces(self.values, everything)) if self.values else ()  # Markup escapes itself no more
@@ -66,9 +69,7 @@ class Slots:
     def _named(self, value: Any, *, is_link: bool) -> str:
         """As Jinja would print it in this sandbox."""
         try:
-            shown = str(value) if value.__class__ is int and not is_link else printable(value)
-            if is_link:
-                shown = url(shown)
+            shown = url(value) if is_link else printable(value)
         except (TypeError, ValueError):
             raise Odd from None
         return str(escaped(shown) if self.is_escaped else shown)
