@@ -2,7 +2,6 @@
 
 import binascii
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
@@ -240,7 +239,7 @@ def test_an_odd_list_id_is_made_one_token():
 
 def test_a_reference_stands_in_a_header_of_its_own_where_one_is_wanted():
     header = "X-PM-Metadata-notifier: b-reference"
-    message = replace(outgoing(EmailContent(SENDER, "x", "x", "<p>x")), reference_header=header)
+    message = outgoing(EmailContent(SENDER, "x", "x", "<p>x"))._replace(reference_header=header)
     plain = mime.encode(outgoing(EmailContent(SENDER, "x", "x", "<p>x")), ANN, "lists.example.com")
     assert mime.encode(message, ANN, "lists.example.com").replace(header.encode() + b"\r\n", b"") == plain
     assert parse(mime.encode(message, ANN, "lists.example.com"))["X-PM-Metadata-notifier"] == "b-reference"

@@ -59,11 +59,11 @@ class Form:
             if value not in known:
                 known[value] = filling = _filling(value)
                 stuffed += filling[1]
-        fillings = [known[value] for value in values]
+        fillings = [known[value][0] for value in values]
         pieces = self._pieces.copy()
-        pieces[1::2] = [fillings[number][0] for number in self._places]
+        pieces[1::2] = [fillings[number] for number in self._places]
         if stuffed:
-            stuffed = sum(fillings[number][1] for number in self._places)
+            stuffed = sum(known[values[number]][1] for number in self._places)
         return WrittenEmail(self._letterhead, subject, subscription, pieces, self._stuffed + stuffed)
 
 
