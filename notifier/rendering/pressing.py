@@ -49,15 +49,20 @@ class Slots:
     def printed(self, data: dict[str, Any]) -> list[str]:
         """One text for each slot."""
         found: list[str] = []
-        for name, is_link in self.names:
-            value = data[name]
-            kind = value.__class__
-            if kind is str and (_PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped):
-                found.append(value)
-            elif kind is int and not is_link:
-                found.append(str(value))
-            else:
-                found.append(self._named(value, is_link=is_link))
+        try:
+            for name, is_link in self.names:
+                value = data[name]
+                kind = value.__class__
+                if kind is str and (
+                    _PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped
+                ):
+                    found.append(value)
+                elif kind is int and not is_link:
+                    found.append(str(value))
+                else:
+                    found.append(self._named(value, is_link=is_link))
+        except (TypeError, ValueError):
+            raise Odd from None
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data
             found += map(str, pieces(self.values, everything)) if self.values else ()  # Markup escapes itself no more
@@ -68,10 +73,7 @@ class Slots:
 
     def _named(self, value: Any, *, is_link: bool) -> str:
         """As Jinja would print it in this sandbox."""
-        try:
-            shown = url(value) if is_link else printable(value)
-        except (TypeError, ValueError):
-            raise Odd from None
+        shown = url(value) if is_link else printable(value)
         return str(escaped(shown) if self.is_escaped else shown)
 
 
