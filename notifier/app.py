@@ -240,7 +240,7 @@ class App:
         return Deliver(
             database=self.database,
             gate=Gate(worker, Judge(self.templates, shelf, self.timing, self.hasher), names),
-            compose=Composer(shelf, self.links, notebook, settings.default_locale, settings.default_timezone),
+            compose=Composer(shelf, _personal(settings, self.links), notebook),
             providers=providers,
             throttles=throttles,
             turns=Turns(providers, settings.marketing_threads if lane is Lane.MARKETING else settings.worker_threads),
@@ -255,11 +255,14 @@ class App:
         )
 
 
+def _personal(settings: Settings, links: Links) -> Personal:
+    return Personal(links, settings.default_locale, settings.default_timezone)
+
+
 def _dry_run(settings: Settings, database: Database, judge: Judge, links: Links) -> DryRun:
-    personal = Personal(links, settings.default_locale, settings.default_timezone)
     return DryRun(
         database=database,
-        reckoning=Reckoning(judge, personal, settings.sms_segment_price),
+        reckoning=Reckoning(judge, _personal(settings, links), settings.sms_segment_price),
         channels=channels_of(settings),
         default_timezone=settings.default_timezone,
         segments_per_second=settings.twilio_segments_per_second,

@@ -15,6 +15,7 @@ from notifier.dispatch.composing import Composer
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.deliver import Deliver
 from notifier.dispatch.gate import Gate
+from notifier.dispatch.ingredients import Personal
 from notifier.dispatch.judging import Judge
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.shelf import Shelf
@@ -280,7 +281,7 @@ class World:
             settings: dict[str, object] = {
                 "database": self.database,
                 "gate": Gate(entered.id, judge, names),
-                "compose": Composer(shelf, self.links, journal, "en", "UTC"), "providers": providers,
+                "compose": Composer(shelf, Personal(self.links, "en", "UTC"), journal), "providers": providers,
                 "throttles": dict.fromkeys(providers, FreeThrottle()), "turns": Turns(providers, 4),
                 "limits": Limits("redis://127.0.0.1:1"),
                 "consequences": self.consequences, "journal": journal, "hold": Hold(), "lane": lane,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from notifier_channels.addresses import Device, EmailAddress, PhoneNumber, Platform
@@ -39,8 +39,7 @@ class Mailbox:
     address: EmailAddress
 
 
-@dataclass(frozen=True, slots=True)
-class ListHeaders:
+class ListHeaders(NamedTuple):
     """What makes a mail one of a list that can be left: RFC 2369, RFC 2919 and RFC 8058. Only marketing carries it."""
 
     list_id: str  #: stable id below a domain that we own, e.g. `newsletter.example.com`
@@ -72,8 +71,7 @@ class Letterhead:
     head: str  #: with `%(name)s` where a mail puts what is its own
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WrittenEmail:
+class WrittenEmail(NamedTuple):
     """One email of many that are alike: its body is ready for the wire, and its head but for what is its own."""
 
     letterhead: Letterhead
@@ -111,8 +109,7 @@ Content: TypeAlias = Email | SmsContent | PushContent
 ContentT_co = TypeVar("ContentT_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing(Generic[ContentT_co]):
+class Outgoing(NamedTuple, Generic[ContentT_co]):
     """One message that may go: intent is committed, content is rendered."""
 
     id: MessageId

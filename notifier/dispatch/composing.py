@@ -14,7 +14,6 @@ from notifier.dispatch.ingredients import Personal, campaign_data
 from notifier.dispatch.shelf import Shelf
 from notifier.domain import retry
 from notifier.domain.retry import Settlement
-from notifier.domain.tokens import Links
 from notifier.errors import TemplateError
 from notifier.journal import Journal
 from notifier.rendering import Ingredients, Specialisations, Template, render
@@ -32,10 +31,8 @@ class Composer:
     """Renders what one worker sends."""
 
     shelf: Shelf
-    links: Links
+    personal: Personal
     journal: Journal
-    default_locale: str
-    default_timezone: str
     specialisations: Specialisations = field(default_factory=Specialisations)
     _signed: dict[tuple[int, str], Template] = field(default_factory=dict)
 
@@ -61,10 +58,10 @@ class Composer:
 
     def _outgoing(self, one: Permitted) -> Outgoing[Content]:
         facts, message, channel = one.facts, one.permit.message, one.attempt.channel
-        template = self._template(one)
-        personal = Personal(self.links, self.default_locale, self.default_timezone)
-        ingredients = personal(template, message, facts, _data(one, template))
+        template, links = self._template(one), self.personal.links
+        ingredients = self.personal(template, message, facts, _data(one, template))
         content = self._content(one, template, ingredients)
+        is_email = channel is Channel.EMAIL
         return Outgoing(
             id=message,
             attempt=one.attempt.n,
@@ -72,9 +69,9 @@ class Composer:
             content=_marked(content) if facts["is_test"] else content,
             first_attempted_at=one.first_attempted_at,
             expires_at=facts["expires_at"],
-            return_path=self.links.return_path(message, one.attempt.n) if channel is Channel.EMAIL else None,
-            callback_url=self.links.report_url(channel, message, one.attempt.n),
-            reference_header=self.links.reference_header(message, one.attempt.n) if channel is Channel.EMAIL else None,
+            return_path=links.return_path(message, one.attempt.n) if is_email else None,
+            callback_url=links.report_url(channel, message, one.attempt.n),
+            reference_header=links.reference_header(message, one.attempt.n) if is_email else None,
             platform=Platform(facts["platform"]) if facts["platform"] else None,
         )
 

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeAlias
 from uuid import UUID
@@ -133,7 +134,7 @@ class Links:
             raise NotConfigured("NOTIFIER_LINK_KEYS: a key's id is 1 to 16 letters, digits, `-` or `_`.")
         self._keys = dict(keys)
         newest = next(iter(self._keys))
-        self._opening = f"{VERSION}.{newest}."
+        self._opening = f"{VERSION}.{newest}.".encode()
         self._link_signer = _Signer(self._keys[newest], _LINK)
         self._mail_signer = _Signer(self._keys[newest], _MAIL)
         self._public_url = public_url.rstrip("/")
@@ -197,10 +198,14 @@ class Links:
 
     def unsubscribe_mailto(self, recipient: UUID, topic_key: str) -> str | None:
         """The address of List-Unsubscribe's mailto; None when no mail comes back to us."""
+        if self._inbound_domain is None:
+            return None
         return self._mail_address(_MAIL_OPT_OUT, recipient.bytes + _topic_hash(topic_key))
 
     def return_path(self, message: UUID, attempt: int) -> str | None:
         """The envelope sender of one attempt; None when no mail comes back to us."""
+        if self._inbound_domain is None:
+            return None
         return self._mail_address(_RETURN_PATH, message.bytes + struct.pack(">H", attempt))
 
     def reference_header(self, message: UUID, attempt: int) -> str | None:
@@ -238,7 +243,8 @@ class Links:
 
     def _sign(self, payload: bytes) -> str:
         signed = self._opening + _to_base64(payload)
-        return f"{signed}.{_to_base64(self._link_signer.mac(signed.encode())[:MAC_BYTES])}"
+        mac = self._link_signer.mac(signed)[:MAC_BYTES]
+        return (signed + b"." + _to_base64(mac)).decode()
 
     def _verified(self, token: str) -> bytes | None:
         """The payload, if one of our keys signed it. Compares text with text, so that a MAC has one spelling only."""
@@ -250,8 +256,8 @@ class Links:
         genuine = hmac.compare_digest(_link_mac(secret, signed), mac)
         return _from_base64(parts[2]) if genuine and secret else None
 
-    def _mail_address(self, kind: str, body: bytes) -> str | None:
-        return None if self._inbound_domain is None else f"{self._mail_token(kind, body)}@{self._inbound_domain}"
+    def _mail_address(self, kind: str, body: bytes) -> str:
+        return f"{self._mail_token(kind, body)}@{self._inbound_domain}"
 
     def _mail_token(self, kind: str, body: bytes) -> str:
         mac = self._mail_signer.mac(_mail_message(kind, body))[:MAIL_MAC_BYTES]
@@ -293,7 +299,7 @@ class _Signer:
 
 
 def _link_mac(secret: bytes, signed: str) -> str:
-    return _to_base64(hmac.digest(secret, _LINK + signed.encode(), "sha256")[:MAC_BYTES])
+    return _to_base64(hmac.digest(secret, _LINK + signed.encode(), "sha256")[:MAC_BYTES]).decode()
 
 
 def _mail_mac(secret: bytes, kind: str, body: bytes) -> bytes:
@@ -304,6 +310,7 @@ def _mail_message(kind: str, body: bytes) -> bytes:
     return kind.encode() + b"\0" + body
 
 
+@lru_cache(maxsize=256)
 def _topic_hash(key: str) -> bytes:
     return sha256(key.encode()).digest()[:6]
 
@@ -316,8 +323,8 @@ def _moment(seconds: bytes) -> datetime:
     return datetime.fromtimestamp(int.from_bytes(seconds, "big"), UTC)
 
 
-def _to_base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).translate(_URLSAFE, b"=").decode()
+def _to_base64(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).translate(_URLSAFE, b"=")
 
 
 def _from_base64(text: str) -> bytes:

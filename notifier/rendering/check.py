@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from notifier.errors import TemplateError
 from notifier.rendering import text
 from notifier.rendering.mail import PreviewedEmail
@@ -57,11 +55,11 @@ def worst(template: Template) -> PreviewedSms | None:
 def _prove(template: Template, channel: Channel, locale: str) -> None:
     ingredients = sample_of(template, locale)
     for data in (template.sample, _bare(template)):
-        seen = preview(Preview(), template, channel, replace(ingredients, data=data))
+        seen = preview(Preview(), template, channel, ingredients._replace(data=data))
         if template.is_marketing:
             _shows_the_way_out(template, locale, seen)
         else:
-            preview(Preview(), template, channel, replace(ingredients, data=data, preferences_url=None))
+            preview(Preview(), template, channel, ingredients._replace(data=data, preferences_url=None))
 
 
 def _shows_the_way_out(template: Template, locale: str, seen: Previewed) -> None:

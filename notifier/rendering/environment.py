@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any
 
 from jinja2 import DictLoader, StrictUndefined, Undefined, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.environment import TemplateModule
 from jinja2.exceptions import SecurityError, TemplateAssertionError
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from notifier.rendering import filters
 
 TESTS = ("defined", "undefined", "none", "divisibleby", "even", "odd", "eq", "ne", "lt", "le", "gt", "ge", "in")
 _DATA = (dict, list, str)
 _PRINTED = frozenset({str, int, float, Markup})
+_ESCAPED = re.compile("[&<>\"']")
 MAX_COMPILED = 5_000
 _compiled: dict[tuple[str, str], CodeType] = {}
+
+
+class _Printing(CodeGenerator):
+    """Escapes what is printed with one call, where Jinja's own makes three and an object for each value."""
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
+        if frame.eval_ctx.autoescape:
+            self.write("environment.escaped(")
+        else:
+            super()._output_child_pre(node, frame, finalize)
+
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
+        if frame.eval_ctx.autoescape:
+            self.write(")")
+        else:
+            super()._output_child_post(node, frame, finalize)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -29,6 +48,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """
 
     intercepted_binops = frozenset({"*", "**", "%"})
+    code_generator_class = _Printing
 
     def __init__(
         self,
@@ -36,7 +56,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         originals: Mapping[str, str],
         finalize: Callable[[Any], Any] | None = None,
     ) -> None:
-        """The files as they run, and as their author wrote them, which errors quote; `finalize` sees what is printed.
+        """The files as they run, and as their author wrote them, which errors quote.
+
+        `finalize` sees what is printed where nothing is escaped.
 
         What is compiled is kept by its name and text: a name is always compiled with the same `finalize`.
         """
@@ -53,6 +75,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             cache_size=-1,
             auto_reload=False,
         )
+        self.escaped = escaped
         self.globals = {}
         self.filters = dict(filters.ALLOWED)
         self.tests = {name: self.tests[name] for name in TESTS}
@@ -109,6 +132,13 @@ def printable(value: Any) -> Any:
     if value.__class__ in _PRINTED or isinstance(value, Undefined):  # which raises by itself, and says what is missing
         return value
     raise TypeError("only text and numbers can be printed")
+
+
+def escaped(value: Any) -> str:
+    """A value as it stands in HTML; most hold nothing to escape."""
+    if value.__class__ is str and not _ESCAPED.search(value):
+        return value
+    return escape(printable(value))
 
 
 def _restrict(tree: nodes.Template, name: str | None) -> None:

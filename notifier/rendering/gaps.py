@@ -35,12 +35,7 @@ class Gap:
     ends: bool  #: nothing stands behind it
 
     def filled(self, values: Sequence[str]) -> str:
-        """Raise `Odd` for a value that would change what stands around it."""
-        if self.only >= 0:
-            value = values[self.only]
-            if "\n" in value or "\r" in value or not (value or self.may_be_empty):
-                raise Odd
-            return value
+        """What a gap that may print line ends shows, and those around it."""
         whole = "".join([token if isinstance(token, str) else values[token] for token in self.tokens])
         if self.is_text:
             whole = few_blank_lines(whole)
@@ -56,10 +51,17 @@ class Around:
     statics: tuple[str, ...]
     gaps: tuple[Gap, ...]  #: each different one once: a letter shows the same few values in many places
     places: tuple[int, ...]  #: which gap is in each place
+    slots: tuple[int, ...]  #: of those gaps that are only one; they are the first
 
     def filled(self, values: Sequence[str]) -> list[str]:
-        """What each gap shows to a person, in the order of `gaps`."""
-        return [gap.filled(values) for gap in self.gaps]
+        """What each gap shows to a person, in the order of `gaps`; `Odd` where that would change what is around it."""
+        shown = [values[slot] for slot in self.slots]
+        at_once = "".join(shown)
+        if "\n" in at_once or "\r" in at_once:
+            raise Odd
+        if "" in shown and not all(value or gap.may_be_empty for value, gap in zip(shown, self.gaps, strict=False)):
+            raise Odd
+        return shown + [gap.filled(values) for gap in self.gaps[len(shown) :]]
 
     @classmethod
     def of(cls, tokens: Sequence[str | int], blocks: frozenset[int], *, is_text: bool) -> Around:
@@ -78,8 +80,9 @@ class Around:
             _gap(group, before, behind, is_text=is_text, begins=number == 0 and not statics[0])
             for number, (group, before, behind) in enumerate(zip(groups, statics, statics[1:], strict=False))
         ]
-        different = {gap: number for number, gap in enumerate(dict.fromkeys(gaps))}
-        return cls(tuple(statics), tuple(different), tuple([different[gap] for gap in gaps]))
+        different = sorted(dict.fromkeys(gaps), key=lambda gap: gap.only < 0)
+        places = tuple([different.index(gap) for gap in gaps])
+        return cls(tuple(statics), tuple(different), places, tuple([gap.only for gap in different if gap.only >= 0]))
 
 
 def _grouped(tokens: Sequence[str | int]) -> tuple[list[str], list[tuple[str | int, ...]]]:

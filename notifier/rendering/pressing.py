@@ -17,7 +17,7 @@ from markupsafe import escape
 
 from notifier.errors import TemplateError
 from notifier.rendering import syntax, text
-from notifier.rendering.environment import Sandbox, printable
+from notifier.rendering.environment import Sandbox, escaped, printable
 from notifier.rendering.filters import Situation, situation, url
 from notifier.rendering.gaps import Around, Odd
 from notifier.rendering.mail import Mail
@@ -29,7 +29,6 @@ from notifier_channels.email.forms import Form
 
 Tokens: TypeAlias = Sequence[str | int]  #: text and numbers of slots in turn
 
-_ESCAPED = re.compile("[&<>\"']")
 _PLAIN_LINK = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9/._~:-]*")  # as `url` takes it, and with nothing to escape
 _OPEN_REFERENCE = re.compile(r"&#?[A-Za-z0-9]*\Z")
 _HIDES = re.compile(r"aria-hidden\s*=\s*(?:\"[^\"]*|'[^']*)\Z", re.IGNORECASE)
@@ -50,12 +49,20 @@ class Slots:
     def printed(self, data: dict[str, Any]) -> list[str]:
         """One text for each slot."""
         found: list[str] = []
-        for name, is_link in self.names:
-            value = data[name]
-            is_plain = value.__class__ is str and (
-                _PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped
-            )
-            found.append(value if is_plain else self._named(value, is_link=is_link))
+        try:
+            for name, is_link in self.names:
+                value = data[name]
+                kind = value.__class__
+                if kind is str and (
+                    _PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped
+                ):
+                    found.append(value)
+                elif kind is int and not is_link:
+                    found.append(str(value))
+                else:
+                    found.append(self._named(value, is_link=is_link))
+        except (TypeError, ValueError):
+            raise Odd from None
         if self.values or self.blocks:
             everything = {**self.captured, **data} if self.captured else data
             found += map(str, pieces(self.values, everything)) if self.values else ()  # Markup escapes itself no more
@@ -66,15 +73,8 @@ class Slots:
 
     def _named(self, value: Any, *, is_link: bool) -> str:
         """As Jinja would print it in this sandbox."""
-        try:
-            shown = str(value) if value.__class__ is int and not is_link else printable(value)
-            if is_link:
-                shown = url(shown)
-        except (TypeError, ValueError):
-            raise Odd from None
-        if self.is_escaped and (shown.__class__ is not str or _ESCAPED.search(shown)):
-            return str(escape(shown))  # else it makes nothing but an object
-        return str(shown)
+        shown = url(value) if is_link else printable(value)
+        return str(escaped(shown) if self.is_escaped else shown)
 
 
 @dataclass(frozen=True, slots=True)

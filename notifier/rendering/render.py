@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 from zoneinfo import ZoneInfo
 
 from notifier.domain.consent import Permit
@@ -25,8 +25,7 @@ Previewed: TypeAlias = PreviewedEmail | PreviewedSms | PreviewedPush
 """What a message would look like. No channel takes any of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ingredients:
+class Ingredients(NamedTuple):
     """What one message adds to its template."""
 
     locale: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -65,7 +65,7 @@ class Specialised:
         written = self._written(own, ingredients)
         if written is not None:
             return written
-        return render(permit, self.template, Channel.EMAIL, replace(ingredients, data={**self.data, **own}))
+        return render(permit, self.template, Channel.EMAIL, ingredients._replace(data={**self.data, **own}))
 
     def _written(self, own: dict[str, Any], ingredients: Ingredients) -> WrittenEmail | None:
         """None: it must be rendered as a whole."""

@@ -191,7 +191,7 @@ CONTENT = EmailContent(
 
 
 def to(outgoing: Outgoing[EmailContent], local: str, domain: str) -> Outgoing[EmailContent]:
-    return replace(outgoing, to=EmailAddress(local, domain))
+    return outgoing._replace(to=EmailAddress(local, domain))
 
 
 async def test_a_mail_is_read_back_whole(relay: Postfix, provider: SmtpProvider):

@@ -1,7 +1,7 @@
 """Every mail is read back with the standard library's parser, whatever stood in its data."""
 
+import binascii
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
@@ -239,7 +239,23 @@ def test_an_odd_list_id_is_made_one_token():
 
 def test_a_reference_stands_in_a_header_of_its_own_where_one_is_wanted():
     header = "X-PM-Metadata-notifier: b-reference"
-    message = replace(outgoing(EmailContent(SENDER, "x", "x", "<p>x")), reference_header=header)
+    message = outgoing(EmailContent(SENDER, "x", "x", "<p>x"))._replace(reference_header=header)
     plain = mime.encode(outgoing(EmailContent(SENDER, "x", "x", "<p>x")), ANN, "lists.example.com")
     assert mime.encode(message, ANN, "lists.example.com").replace(header.encode() + b"\r\n", b"") == plain
     assert parse(mime.encode(message, ANN, "lists.example.com"))["X-PM-Metadata-notifier"] == "b-reference"
+
+
+columns = st.integers(70, 78).map("x".__mul__) | st.sampled_from(["=", ".", " ", "\t", "\n", "a=b", "\x00", "ü", "a b"])
+
+
+@given(st.lists(columns, max_size=12).map("".join))
+@example("x" * 75 + ".\n")
+@example("a\n.\nb\n")
+@example(".\nb\n")
+@example("x" * 73 + "=" + "x" * 73 + "==\n=")
+def test_a_body_is_encoded_as_by_the_standard_library(body):
+    expected = binascii.b2a_qp(f"{body}\n".replace("\n", "\r\n").encode())
+    too_long = [line for line in expected.split(b"\r\n") if len(line) > 76]
+    assert all(line.endswith((b"=20", b"=09")) for line in too_long)  # where column 75 ends in a blank
+    if not too_long:
+        assert mime.quoted_printable(f"{body}\n") == expected

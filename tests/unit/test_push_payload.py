@@ -104,10 +104,8 @@ def test_each_kind_of_device_stands_in_its_own_field_and_nothing_is_warned_of():
 
 
 def test_only_a_device_can_be_pushed_to():
-    outgoing = push()
-    object.__setattr__(outgoing, "to", EmailAddress("ann", "example.com"))
     with pytest.raises(TypeError):
-        message_of(outgoing, NOW)
+        message_of(push()._replace(to=EmailAddress("ann", "example.com")), NOW)
 
 
 @pytest.mark.parametrize(

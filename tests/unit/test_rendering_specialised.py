@@ -192,6 +192,7 @@ REFUSED = [
     ("a value that is missing", LETTER, {}),
     ("a field that is missing", LETTER | {"txt": "{{ person.x }}"}, {"p": "a", "person": {}}),
     ("a value that is no text", LETTER, {"p": None}),
+    ("a number that Python does not write down", LETTER, {"p": 10**5000}),
     ("a link that is none", LETTER | {"html": '<a href="{{ link }}">a</a>'}, {"p": "a", "link": "javascript:alert(1)"}),
     (
         "a link that is none beside one that is shown",

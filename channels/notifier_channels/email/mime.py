@@ -25,6 +25,9 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _ATOMS = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?: [\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII)
 _NOT_IN_URI = re.compile(r"[^!#-;=?-\[\]_a-z~]")
 _NOT_IN_LIST_ID = re.compile(r"[^A-Za-z0-9._-]+")
+_AS_IT_IS = bytes(range(0x20, 0x7F)) + b"\t\n"  #: what a quoted-printable line may hold, `=` being encoded
+_ODD_LINE = re.compile(rb"\n(?:(?<=[ \t]\n)|\.\n)")  # ends in a blank, or is a dot alone: both are encoded
+_LINES = re.compile(rb"(?:.{0,75}+\n)*+.{73,75}(?<!=)(?<!=.)|(?:.{0,75}+\n)++")  # up to where a soft break has to come
 _BLANK_AT_COLUMN_75 = re.compile(rb"(?m)^([^\n]{74})(=20|=09)(?=\r\n)")
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -129,7 +132,19 @@ def quoted_printable(body: str) -> bytes:
         body = body.replace("\r\n", "\n").replace("\r", "\n")
     if not body.endswith("\n"):
         body += "\n"  # without any line end b2a_qp would break its lines with bare LF
-    encoded = binascii.b2a_qp(body.encode("utf-8", "replace").replace(b"\n", b"\r\n"))
+    raw = body.encode("utf-8", "replace")
+    return _plainly_encoded(raw) or _encoded(raw)
+
+
+def _plainly_encoded(raw: bytes) -> bytes:
+    """The same as `_encoded` in a third of the time, for text in which only `=` is encoded; else nothing."""
+    if raw.translate(None, _AS_IT_IS) or _ODD_LINE.search(raw) or raw.startswith(b".\n"):
+        return b""
+    return b"=\n".join(_LINES.findall(raw.replace(b"=", b"=3D"))).replace(b"\n", b"\r\n")
+
+
+def _encoded(raw: bytes) -> bytes:
+    encoded = binascii.b2a_qp(raw.replace(b"\n", b"\r\n"))
     if b"=20\r\n" in encoded or b"=09\r\n" in encoded:  # b2a_qp makes a line of 77 where column 75 ends in a blank
         encoded = _BLANK_AT_COLUMN_75.sub(rb"\1=\r\n\2", encoded)
     return encoded
