@@ -129,7 +129,7 @@ async def sink(directory: Path, *, logged: bool = False) -> AsyncIterator[Sink]:
         command = [program, "-c", f"127.0.0.1:{port}", "1000"]
         with counters.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *embedded.leashed(command, death=signal.SIGKILL, account=account), stdout=output
+                *embedded.leashed(command, death=signal.SIGKILL, account=account), stdout=output, start_new_session=True
             )
         await _until_open(port)
         found = Sink("smtp-sink", port, None, psutil.Process(process.pid), counters)
@@ -137,7 +137,7 @@ async def sink(directory: Path, *, logged: bool = False) -> AsyncIterator[Sink]:
         log = directory / "accepted.log"
         command = [sys.executable, "-m", "tests.servers.smtp_sink", "--port", "0", "--log", str(log)]
         process = await asyncio.create_subprocess_exec(
-            *embedded.leashed(command, death=signal.SIGKILL), stdout=subprocess.PIPE
+            *embedded.leashed(command, death=signal.SIGKILL), stdout=subprocess.PIPE, start_new_session=True
         )
         assert process.stdout is not None
         port = int((await process.stdout.readline()).split()[-1])
@@ -162,7 +162,10 @@ async def children(
     programs = [[sys.executable, "-m", "notifier.cli", *command] for command in commands]
     started = [
         await asyncio.create_subprocess_exec(
-            *embedded.leashed(program, death=signal.SIGKILL), env=environment, stdout=sys.stderr
+            *embedded.leashed(program, death=signal.SIGKILL),
+            env=environment,
+            stdout=sys.stderr,
+            start_new_session=True,  # as a supervisor does: Linux shares the processor out among sessions
         )
         for program in programs
     ]

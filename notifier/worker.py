@@ -22,7 +22,7 @@ import structlog
 from dramatiq.asyncio import EventLoopThread, get_event_loop_thread
 from dramatiq.middleware.asyncio import AsyncIO
 
-from notifier import jobs
+from notifier import jobs, niceness
 from notifier.app import App, Hands
 from notifier.domain.messages import Lane
 from notifier.errors import NotConfigured, TemplateError
@@ -46,7 +46,7 @@ def run_worker(settings: Settings, lane: Lane) -> int:
     """Work until SIGTERM or SIGINT, or until the lock or the database is lost; returns the exit status."""
     _use_uvloop()
     if lane is Lane.MARKETING:
-        os.nice(settings.marketing_nice)  # here: threads inherit it as they begin, and Linux counts each by itself
+        niceness.step_back(settings.marketing_nice)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # before any thread is: `wait` takes them
     worker = _Worker(settings, lane)
     try:

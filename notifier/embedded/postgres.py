@@ -23,6 +23,7 @@ TUNING = {
     "effective_cache_size": "1GB",
     "wal_compression": "on",
     "max_wal_size": "2GB",
+    "min_wal_size": "1GB",  # kept and used again: while a new segment is filled with zeros, nobody commits
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     "jit": "off",

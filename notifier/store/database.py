@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeAlias, TypeVar
@@ -22,6 +21,8 @@ from psycopg.types.array import ListBinaryDumper
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
+from notifier import niceness
+
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 Row: TypeAlias = dict[str, Any]
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
@@ -31,6 +32,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at once take turns
 MIGRATION_WAITS = "10s"  #: for each lock on a table
 DEADLOCK_RETRIES = 5
+SHARE_RETRIES = 5
 PATIENCE = 5.0  #: seconds to wait for a connection; then whoever asked is told to come back
 
 # A client that is stopped, cut off or gone with its machine must not keep locks that an opt-out waits for, nor the lock
@@ -145,7 +147,7 @@ class Database:
         connection.adapters.register_dumper(list, Column)
         set_json_loads(_from_json, connection)
         await connection.execute(self._session)
-        _step_back_too(connection.info.backend_pid)
+        await _share_niceness(connection.info.backend_pid)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -166,15 +168,14 @@ class Database:
         raise AssertionError("unreachable")
 
 
-def _step_back_too(server: int) -> None:
-    """Let the process that serves this connection be as nice as we are: else marketing's statements go first.
-
-    Only on this machine, and if this account may. Elsewhere the number names no process, or another one.
-    """
-    with suppress(OSError):
-        if Path(f"/proc/{server}/comm").read_text() == "postgres\n":
-            nice = max(os.getpriority(os.PRIO_PROCESS, server), os.getpriority(os.PRIO_PROCESS, 0))
-            os.setpriority(os.PRIO_PROCESS, server, nice)
+async def _share_niceness(server: int) -> None:
+    for _ in range(SHARE_RETRIES):
+        try:
+            niceness.share(server)
+        except BlockingIOError:
+            await asyncio.sleep(random.uniform(0.1, 0.3))
+        else:
+            return
 
 
 async def rows(connection: Connection, query: str, parameters: Parameters = None) -> list[Row]:

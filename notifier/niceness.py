@@ -1,0 +1,47 @@
+"""How a marketing worker makes room: its own process is niced, and so is each process of PostgreSQL that serves it.
+
+Between sessions Linux compares the niceness of their autogroups, not of their processes (sched(7), "The autogroup
+feature"). Whatever is started in a session of its own, as by our supervisor, and every process of PostgreSQL has one.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+SERVER = "postgres\n"
+
+
+def step_back(by: int) -> None:
+    """Nice this process. Threads inherit it as they begin, and Linux counts each by itself: call it before any is."""
+    if by:
+        os.nice(by)
+        with suppress(OSError):
+            _tell_session(os.getpid(), own())
+
+
+def own() -> int:
+    """Of the thread that asks."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def share(server: int) -> None:
+    """Let the process of PostgreSQL that serves a connection be as nice as this one, if it is of this machine.
+
+    Raises:
+        BlockingIOError: too many were told within a tenth of a second; ask again.
+
+    """
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # elsewhere, gone, of another account
+        if own() > 0 and (PROC / str(server) / "comm").read_text() == SERVER:
+            os.setpriority(os.PRIO_PROCESS, server, own())
+            _tell_session(server, own())
+
+
+def _tell_session(process: int, nice: int) -> None:
+    """Only what leads its session speaks for it: in a shell, say, there are others in it."""
+    if os.getsid(process) == process:
+        with suppress(FileNotFoundError):  # no such feature
+            (PROC / str(process) / "autogroup").write_text(str(nice))
