@@ -26,6 +26,8 @@ from notifier_channels.contract import (
 ENOUGH = 3  #: so often in a row the same no about our side, and the rest of the batch gets it unasked
 REFUSALS = 5  #: so many that may be the message's fault or ours, with nothing taken between, and it is ours
 
+TOGETHER = 50  #: so many receipts are told of at once
+
 ContentT = TypeVar("ContentT")
 
 
@@ -101,8 +103,10 @@ class Sending(Generic[ContentT]):
         self._waiting = deque(batch)
         self._witness = witness
         self._doubts = doubts
+        self._left = len(batch)  #: without an outcome
         self._settled: deque[tuple[MessageId, Outcome]] = deque()
         self._news = asyncio.Event()
+        self._no_doubt = asyncio.Event()
         self._bug: Exception | None = None
         self._stopped: Outcome | None = None
         self._in_a_row: tuple[type[Outcome] | None, int] = (None, 0)
@@ -144,14 +148,14 @@ class Sending(Generic[ContentT]):
 
     def answered(self, one: Identified, outcome: Outcome) -> None:
         """What was committed is answered: the witness hears it first."""
-        self.in_doubt -= 1
+        self._leave_doubt()
         self._witness.answered(one.id, outcome)
         self._doubts.add(outcome)
         self._put(one.id, outcome)
 
     def lost(self, one: Identified, outcome: Outcome) -> None:
         """What was committed will not be answered any more."""
-        self.in_doubt -= 1
+        self._leave_doubt()
         self._doubts.add(outcome)
         self._put(one.id, outcome)
 
@@ -163,12 +167,18 @@ class Sending(Generic[ContentT]):
         """Our own code failed: `next` raises it."""
         self._bug = bug
         self._news.set()
+        self._no_doubt.set()
 
     async def answers_due(self) -> None:
         """Wait for the answers to what is on the wire."""
         while self.in_doubt and self._bug is None:
-            self._news.clear()
-            await self._news.wait()
+            self._no_doubt.clear()
+            await self._no_doubt.wait()
+
+    def _leave_doubt(self) -> None:
+        self.in_doubt -= 1
+        if not self.in_doubt:
+            self._no_doubt.set()
 
     def _take_back(self) -> list[MessageId]:
         """Everything that is not on the wire."""
@@ -178,7 +188,10 @@ class Sending(Generic[ContentT]):
 
     def _put(self, message: MessageId, outcome: Outcome) -> None:
         self._settled.append((message, outcome))
-        self._news.set()
+        self._left -= 1
+        # A receipt, which the witness knows, waits for some others: waking whoever asks costs as much as it does.
+        if not self._left or len(self._settled) >= TOGETHER or not isinstance(outcome, Receipt):
+            self._news.set()
         kind, count = self._in_a_row
         self._in_a_row = (type(outcome), count + 1 if type(outcome) is kind else 1)
         if self._stopped is None and self._in_a_row[1] >= ENOUGH:

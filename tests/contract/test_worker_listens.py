@@ -9,6 +9,6 @@ def test_the_lane_is_asked_often_and_its_delay_queue_at_leisure(redis_url):
     lane = str(Lane.TRANSACTIONAL)
     broker.declare_queue(lane)
     [delayed] = broker.get_declared_delay_queues()
-    assert broker.consume(lane, 16, 250).timeout == jobs.LISTEN_MS
+    assert broker.consume(lane, 16, 250).timeout == jobs.LISTEN_MS[lane]
     assert broker.consume(delayed, 16, 250).timeout == 250
     broker.close()
