@@ -55,33 +55,41 @@ class Plan:
 
     async def __call__(self) -> None:
         """Start what is due, plan what is sent, end what is done. One that resists does not hold up the others."""
+        if await self.look():
+            await self.look()  # what has begun is planned at once
+        await self._ring()
+
+    async def look(self) -> bool:
+        """One look at each; True when one of them has begun."""
         async with self.database.connection() as c:
             alive = await planning.alive(c)
+        has_begun = False
         for campaign in alive:
             if self._resting.get(campaign.id, 0.0) > time.monotonic():
                 continue
             try:
-                await self._look(campaign)
+                has_begun |= await self._look(campaign)
             except AWAY:
                 raise
             except (NotifierError, psycopg.Error) as error:
                 self._resting[campaign.id] = time.monotonic() + REST
                 problem = str(error) if isinstance(error, NotifierError) else type(error).__name__
                 log.error("campaign.not_planned", campaign=str(campaign.id), problem=problem, at=where(error))
-        await self._ring()
+        return has_begun
 
-    async def _look(self, campaign: Alive) -> None:
+    async def _look(self, campaign: Alive) -> bool:
         schedule = Schedule.parse(campaign.schedule)
         is_late = campaign.expires_at is not None and campaign.expires_at <= campaign.now
         match campaign.state:
             case CampaignState.SCHEDULED if schedule.recurs:
                 await self._recur(campaign, schedule, schedule.recurs)
             case CampaignState.SCHEDULED if schedule.starts_at(campaign.scheduled_at) <= campaign.now:
-                await self._start(campaign, schedule)
+                return await self._start(campaign, schedule)
             case CampaignState.SENDING | CampaignState.PAUSED if is_late:
                 await self._expire(campaign)
             case CampaignState.SENDING:
                 await self._send(campaign, schedule)
+        return False
 
     async def _ring(self) -> None:
         """Ring for the batches that are due, as often as there are any, as long as the rings are answered."""
@@ -96,16 +104,22 @@ class Plan:
 
     # Start ------------------------------------------------------------------------------------------------------------
 
-    async def _start(self, campaign: Alive, schedule: Schedule) -> None:
-        """Count the audience, and begin a walk over it; one for each zone when it is a local time that counts."""
+    async def _start(self, campaign: Alive, schedule: Schedule) -> bool:
+        """Count the audience, and begin a walk over it; one for each zone when it is a local time that counts.
+
+        False when it has expired, or somebody else was first.
+        """
         async with self.database.connection() as c:
             walks = await self._walks(c, campaign, schedule)
         people = sum(walk.size for walk in walks)
         if campaign.expires_at is not None and campaign.expires_at <= campaign.now:
             if await self.database.transact(lambda c: planning.give_up(c, campaign, people)):
                 log.warning("campaign.expired", campaign=str(campaign.id), people=people, began=False)
-        elif await self.database.transact(lambda c: planning.begin(c, campaign, walks)):
+            return False
+        has_begun = await self.database.transact(lambda c: planning.begin(c, campaign, walks))
+        if has_begun:
             log.info("campaign.started", campaign=str(campaign.id), people=people)
+        return has_begun
 
     async def _walks(self, c: Connection, campaign: Alive, schedule: Schedule) -> list[Walk]:
         audience = self._audience(campaign)
