@@ -7,19 +7,29 @@ feature"). Whatever is started in a session of its own, as by our supervisor, an
 from __future__ import annotations
 
 import os
+import random
+import time
 from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
 SERVER = "postgres\n"
+RETRIES = 10
+PAUSE = (0.1, 0.3)  #: seconds
 
 
 def step_back(by: int) -> None:
     """Nice this process. Threads inherit it as they begin, and Linux counts each by itself: call it before any is."""
-    if by:
-        os.nice(by)
-        with suppress(OSError):
+    if not by:
+        return
+    os.nice(by)
+    for _ in range(RETRIES):
+        try:
             _tell_session(os.getpid(), own())
+        except BlockingIOError:  # as in `share`
+            time.sleep(random.uniform(*PAUSE))
+        else:
+            return
 
 
 def own() -> int:
@@ -31,7 +41,7 @@ def share(server: int) -> None:
     """Let the process of PostgreSQL that serves a connection be as nice as this one, if it is of this machine.
 
     Raises:
-        BlockingIOError: too many were told within a tenth of a second; ask again.
+        BlockingIOError: Linux takes ten such changes a second from ordinary users; ask again after a pause.
 
     """
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # elsewhere, gone, of another account

@@ -32,7 +32,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at once take turns
 MIGRATION_WAITS = "10s"  #: for each lock on a table
 DEADLOCK_RETRIES = 5
-SHARE_RETRIES = 5
 PATIENCE = 5.0  #: seconds to wait for a connection; then whoever asked is told to come back
 
 # A client that is stopped, cut off or gone with its machine must not keep locks that an opt-out waits for, nor the lock
@@ -169,11 +168,11 @@ class Database:
 
 
 async def _share_niceness(server: int) -> None:
-    for _ in range(SHARE_RETRIES):
+    for _ in range(niceness.RETRIES):
         try:
             niceness.share(server)
         except BlockingIOError:
-            await asyncio.sleep(random.uniform(0.1, 0.3))
+            await asyncio.sleep(random.uniform(*niceness.PAUSE))
         else:
             return
 

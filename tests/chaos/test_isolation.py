@@ -22,6 +22,7 @@ from notifier.store.database import rows
 from tests.chaos.fleet import LANES, UNDER_WAY, fleet
 from tests.chaos.storm import schedule
 from tests.servers.dead_relays import a_relay_that_hangs, a_relay_that_refuses
+from tests.sessions import session_niceness
 from tests.world import MANDATORY, MARKETING, World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300), pytest.mark.xdist_group("chaos")]
@@ -129,7 +130,7 @@ async def server_niceness(world: World) -> dict[Lane, set[int]]:
         )
     nice: dict[Lane, set[int]] = {lane: set() for lane in Lane}
     for row in found:
-        nice[Lane(row["lane"])].add(os.getpriority(os.PRIO_PROCESS, row["pid"]))
+        nice[Lane(row["lane"])] |= {os.getpriority(os.PRIO_PROCESS, row["pid"]), session_niceness(row["pid"])}
     return nice
 
 

@@ -1,0 +1,54 @@
+"""A marketing worker makes room for others, also where Linux compares sessions; and never for a session it shares."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from notifier import niceness
+from tests.sessions import session_niceness
+
+STEP_BACK = """
+import os, sys
+from notifier import niceness
+from tests.sessions import session_niceness
+niceness.step_back(int(sys.argv[1]))
+print(niceness.own(), session_niceness(os.getpid()))
+"""
+
+
+def after_stepping_back(by: int, *, leads_a_session: bool) -> list[int]:
+    """How nice the process and its session are then."""
+    command = [sys.executable, "-c", STEP_BACK, str(by)]
+    done = subprocess.run(command, start_new_session=leads_a_session, check=True, capture_output=True, text=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_a_worker_with_a_session_of_its_own_steps_back_with_it():
+    expected = min(niceness.own() + 7, 19)
+    assert after_stepping_back(7, leads_a_session=True) == [expected, expected]
+
+
+def test_a_worker_in_somebody_elses_session_steps_back_alone():
+    assert after_stepping_back(7, leads_a_session=False) == [min(niceness.own() + 7, 19), session_niceness(os.getpid())]
+
+
+def test_who_is_not_nice_asks_nothing_of_the_server(monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "setpriority", lambda *call: told.append(call))
+    niceness.share(os.getpid())
+    assert not told
+
+
+@pytest.mark.parametrize("name", ["python\n", "postmaster\n"])
+def test_a_number_that_names_no_postgresql_here_is_left_alone(monkeypatch, tmp_path, name):
+    told = []
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "comm").write_text(name)
+    monkeypatch.setattr(niceness, "PROC", tmp_path)
+    monkeypatch.setattr(niceness, "own", lambda: 10)
+    monkeypatch.setattr(os, "setpriority", lambda *call: told.append(call))
+    niceness.share(1)
+    niceness.share(2)  # nobody
+    assert not told
