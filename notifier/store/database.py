@@ -6,12 +6,14 @@ import asyncio
 import json
 import random
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.abc import Buffer
@@ -32,6 +34,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_305_110  #: an advisory lock: two processes that migrate at once take turns
 MIGRATION_WAITS = "10s"  #: for each lock on a table
 DEADLOCK_RETRIES = 5
+TRUSTED = 0.5  #: seconds for which a connection that was given back in order is taken as it is
 PATIENCE = 5.0  #: seconds to wait for a connection; then whoever asked is told to come back
 
 # A client that is stopped, cut off or gone with its machine must not keep locks that an opt-out waits for, nor the lock
@@ -120,8 +123,10 @@ class Database:
             timeout=PATIENCE,
             kwargs=dict(_CLIENT),
             configure=self._set_up,
-            check=AsyncConnectionPool.check_connection,
+            check=self._check,
+            reset=self._note_use,
         )
+        self._used_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()  #: on the monotonic clock
 
     async def open(self) -> None:
         """Connect; raises psycopg_pool.PoolTimeout when the server does not answer within 10 s."""
@@ -147,6 +152,14 @@ class Database:
         set_json_loads(_from_json, connection)
         await connection.execute(self._session)
         await _share_niceness(connection.info.backend_pid)
+
+    async def _note_use(self, connection: Connection) -> None:
+        self._used_at[connection] = time.monotonic()
+
+    async def _check(self, connection: Connection) -> None:
+        """Raises psycopg.OperationalError when the server has gone. What was of use just now need not prove it."""
+        if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED:
+            await AsyncConnectionPool.check_connection(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

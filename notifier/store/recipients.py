@@ -52,14 +52,20 @@ async def lock(c: Connection, ids: Sequence[UUID]) -> None:
     await c.execute("SELECT 1 FROM recipients WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", (list(ids),))
 
 
+_ADOPTED = "FROM recipients WHERE id = ANY(%(ids)s) AND merged_into IS NOT NULL"
+_LOCK_WITH_ADOPTERS = f"""
+SELECT id FROM recipients WHERE id = ANY(%(ids)s::uuid[] || ARRAY(SELECT merged_into {_ADOPTED}))
+ORDER BY id FOR NO KEY UPDATE
+"""
+
+
 async def lock_survivors(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
     """Lock these recipients, or those who adopted them, and say which is which. Unknown ids are left out.
 
     An old link names the nameless recipient that it was made for: what it says goes to the one who adopted them.
     """
-    adopters = await _adopters(c, ids)
-    locked = await _locked(c, [*ids, *adopters.values()] if adopters else ids)
-    adopters = await _adopters(c, ids)
+    locked = {id_: id_ for (id_,) in await tuples(c, _LOCK_WITH_ADOPTERS, {"ids": list(ids)})}
+    adopters: dict[UUID, UUID] = dict(await tuples(c, f"SELECT id, merged_into {_ADOPTED}", {"ids": list(ids)}))
     if adopted_meanwhile := {*adopters.values()} - locked.keys():
         await lock(c, [*adopted_meanwhile])
     return {id_: adopters.get(id_, id_) for id_ in ids if id_ in locked} if adopters else locked
@@ -104,13 +110,3 @@ async def holders(c: Connection, channel: Channel, hashes: Sequence[bytes]) -> l
 async def _held(c: Connection, condition: str, parameters: tuple[Any, ...]) -> list[HeldAddress]:
     query = f"SELECT {_ADDRESS} FROM addresses WHERE removed_at IS NULL AND {condition} ORDER BY id"
     return [HeldAddress(**{**row, "channel": Channel(row["channel"])}) for row in await rows(c, query, parameters)]
-
-
-async def _locked(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
-    query = "SELECT id FROM recipients WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
-    return {id_: id_ for (id_,) in await tuples(c, query, (list(ids),))}
-
-
-async def _adopters(c: Connection, ids: Sequence[UUID]) -> dict[UUID, UUID]:
-    query = "SELECT id, merged_into FROM recipients WHERE id = ANY(%s) AND merged_into IS NOT NULL"
-    return dict(await tuples(c, query, (list(ids),)))
