@@ -30,6 +30,7 @@ from tests.world import World, small_templates
 TEMPLATES = Path("templates").resolve()
 SECRET = "a-secret-for-benchmarks-of-32-bytes"
 POSTFIX = "/usr/sbin:/usr/lib/postfix/sbin"  #: where Debian puts smtp-sink and smtp-source
+SERVER = {"shared_buffers": "2GB", "effective_cache_size": "4GB", "max_wal_size": "8GB"}  #: as for a million people
 TAIL = 256  #: bytes in which smtp-sink's last counters stand for certain
 
 
@@ -86,7 +87,7 @@ def stage() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="nb-", dir="/tmp") as name:
         directory = Path(name)
         directory.chmod(0o711)
-        with embedded.Postgres(directory) as postgres, embedded.Valkey(directory) as valkey:
+        with embedded.Postgres(directory, tuning=SERVER) as postgres, embedded.Valkey(directory) as valkey:
             migrate(postgres.url)
             assert postgres.process is not None
             assert valkey.process is not None

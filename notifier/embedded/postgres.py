@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from notifier.embedded.accounts import package, runnable
@@ -43,9 +44,11 @@ class Postgres(Server):
     stop_signal = signal.SIGINT  # fast shutdown; SIGTERM would wait for clients
     death_signal = signal.SIGINT
 
-    def __init__(self, state: Path, *, durable: bool = True) -> None:
+    def __init__(self, state: Path, *, durable: bool = True, tuning: Mapping[str, str] | None = None) -> None:
+        """`tuning`: for a larger machine than those that `TUNING` is for."""
         super().__init__(state)
         self.durable = durable
+        self.tuning = tuning or {}
         self.data = self.home / "data"
 
     @property
@@ -59,7 +62,7 @@ class Postgres(Server):
             self._create(programs / "initdb")
         self._check_version()
         self.data.joinpath("postmaster.pid").unlink(missing_ok=True)  # stale: we hold the lock that a live one holds
-        settings = TUNING | (DURABLE if self.durable else VOLATILE)
+        settings = {**TUNING, **self.tuning, **(DURABLE if self.durable else VOLATILE)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(programs / "postgres"), "-D", str(self.data), "-k", str(self.sockets), "-h", "", *options]
 
