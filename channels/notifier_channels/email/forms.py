@@ -51,19 +51,23 @@ class Form:
         self._pieces = [piece for static in stuffed for piece in (static, b"")][:-1]
         self._places = places
 
-    def fill(self, subject: str, subscription: ListHeaders | None, values: Sequence[str]) -> WrittenEmail:
-        """One mail."""
+    def fill(self, subject: str, subscription: ListHeaders | None, values: Sequence[str | bytes]) -> WrittenEmail:
+        """One mail. What is bytes is quoted-printable already."""
         known: dict[str, tuple[bytes, int]] = {}  # most stand in the text and in the HTML
-        stuffed = 0
+        fillings: list[bytes] = []
+        dots: list[int] = []
         for value in values:
-            if value not in known:
+            if isinstance(value, bytes):
+                filling = _stuffed(value)
+            elif value in known:
+                filling = known[value]
+            else:
                 known[value] = filling = _filling(value)
-                stuffed += filling[1]
-        fillings = [known[value][0] for value in values]
+            fillings.append(filling[0])
+            dots.append(filling[1])
         pieces = self._pieces.copy()
         pieces[1::2] = [fillings[number] for number in self._places]
-        if stuffed:
-            stuffed = sum(known[values[number]][1] for number in self._places)
+        stuffed = sum([dots[number] for number in self._places]) if any(dots) else 0
         return WrittenEmail(self._letterhead, subject, subscription, pieces, self._stuffed + stuffed)
 
 
@@ -100,7 +104,7 @@ def _unique(text: Sequence[str], html: Sequence[str] | None) -> str:
 
 def _written(before: bytes, statics: Sequence[str]) -> list[bytes]:
     """Each piece ends where a line begins: there its gap is filled in. What follows a gap begins by ending its line."""
-    pieces = [_encoded(static) for static in statics[:-1]]
+    pieces = [encoded_static(text) for text in statics[:-1]]
     pieces.append(mime.quoted_printable(statics[-1]))
     return [before + pieces[0], *(SOFT_BREAK + piece for piece in pieces[1:])]
 
@@ -115,12 +119,29 @@ def _filling(value: str) -> tuple[bytes, int]:
             return raw, 0
         raw = SOFT_BREAK.join([raw[start : start + ROOM] for start in range(0, len(raw), ROOM)])
     else:
-        raw = mime.quoted_printable(f"{value}{_STAND_IN}")[: -len(SOFT_BREAK)]
+        raw = _unended(value)
+    return _stuffed(raw)
+
+
+def _stuffed(raw: bytes) -> tuple[bytes, int]:
     safe, dots = _DOT.subn(b"\n..", raw)
     return (b"." + safe, dots + 1) if safe.startswith(b".") else (safe, dots)
 
 
-def _encoded(static: str) -> bytes:
-    if not static or static.endswith(("\n", "\r")):
-        return mime.quoted_printable(static) if static else b""
-    return mime.quoted_printable(static + _STAND_IN)[: -len(SOFT_BREAK)] + SOFT_BREAK
+def encoded_static(text: str) -> bytes:
+    """What stands between gaps. It begins a line and ends where one begins."""
+    if not text or text.endswith(("\n", "\r")):
+        return mime.quoted_printable(text) if text else b""
+    return _unended(text) + SOFT_BREAK
+
+
+def encoded_value(text: str) -> bytes:
+    """What begins a line and ends before a line break, which need not be a soft one."""
+    raw = _unended(text)
+    if raw.endswith((b" ", b"\t")):  # neither may end a line as it is
+        return b"%b%b=%02X" % (raw[:-1], SOFT_BREAK, raw[-1])
+    return raw
+
+
+def _unended(text: str) -> bytes:
+    return mime.quoted_printable(text + _STAND_IN)[: -len(SOFT_BREAK)]
