@@ -254,6 +254,7 @@ REFUSED = [
         {"p": "a", "link": "x"},
     ),
     ("an empty subject", {"subject": "{{ p }}", "txt": "Hello"}, {"p": " \n"}),
+    ("a subject of which no mail can show anything", {"subject": "{{ p }}", "txt": "Hello"}, {"p": "\ud800"}),
     ("too much", LETTER | {"txt": "{{ p }}{{ p }}"}, {"p": "x" * 600_000}),
     ("too many turns", LETTER | {"txt": "{{ tags|join }}{{ p }}"}, {"p": "x", "tags": [""] * 100_001}),
     (
