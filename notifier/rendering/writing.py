@@ -79,30 +79,27 @@ class Writing(Unkept):
 
 
 def _in_html(values: Sequence[Any]) -> Sequence[str]:
-    try:
-        if _several(_PLAIN_HTML, len(values)).fullmatch("\n".join(values)):  # not if one has a line end of its own
-            return values
-    except TypeError:
-        pass  # one is a number, or what `printable` refuses
-    return [_one(str(escaped(value))) for value in values]
+    if _are_plain(values, _PLAIN_HTML):
+        return values
+    return [value if _are_plain((value,), _PLAIN_HTML) else encoded(str(escaped(value))) for value in values]
 
 
 def _in_text(values: Sequence[Any]) -> Sequence[str]:
+    if _are_plain(values, _PLAIN):
+        return values
+    return [value if _are_plain((value,), _PLAIN) else encoded(str(printable(value))) for value in values]
+
+
+def _are_plain(values: Sequence[Any], plain: str) -> bool:
+    """Whether each is a text that is printed as it is, as most are. None of them is when one has a line end."""
     try:
-        if _several(_PLAIN, len(values)).fullmatch("\n".join(values)):
-            return values
-    except TypeError:
-        pass
-    return [_one(str(printable(value))) for value in values]
-
-
-def _one(text: str) -> str:
-    return text if _several(_PLAIN, 1).fullmatch(text) else encoded(text)
+        return _several(plain, len(values)).fullmatch("\n".join(values)) is not None
+    except TypeError:  # one is a number, or what `printable` refuses
+        return False
 
 
 @lru_cache
 def _several(plain: str, count: int) -> re.Pattern[str]:
-    """For as many texts, which most often are printed as they are."""
     return re.compile("\n".join([plain] * count))
 
 

@@ -6,6 +6,7 @@ before its value is known, whatever the value is: no line grows too long, and no
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Sequence
 from hashlib import sha256
@@ -144,4 +145,8 @@ def encoded_value(text: str) -> bytes:
 
 
 def _unended(text: str) -> bytes:
+    """Most are short and one line, of which `quoted_printable` asks too much."""
+    raw = binascii.b2a_qp(text.encode("utf-8", "replace"))
+    if len(raw) <= ROOM and b"\n" not in raw and b"\r" not in raw:
+        return raw
     return mime.quoted_printable(text + _STAND_IN)[: -len(SOFT_BREAK)]
