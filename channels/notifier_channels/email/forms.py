@@ -55,20 +55,22 @@ class Form:
     def fill(self, subject: str, subscription: ListHeaders | None, values: Sequence[str | bytes]) -> WrittenEmail:
         """One mail. What is bytes is quoted-printable already."""
         known: dict[str, tuple[bytes, int]] = {}  # most stand in the text and in the HTML
-        fillings: list[bytes] = []
-        dots: list[int] = []
+        fillings: list[tuple[bytes, int]] = []
+        stuffed = 0
         for value in values:
             if isinstance(value, bytes):
                 filling = _stuffed(value)
             elif value in known:
                 filling = known[value]
             else:
-                known[value] = filling = _filling(value)
-            fillings.append(filling[0])
-            dots.append(filling[1])
+                filling = known[value] = _filling(value)
+            fillings.append(filling)
+            stuffed += filling[1]
+        shown = [filling[0] for filling in fillings]
         pieces = self._pieces.copy()
-        pieces[1::2] = [fillings[number] for number in self._places]
-        stuffed = sum([dots[number] for number in self._places]) if any(dots) else 0
+        pieces[1::2] = [shown[number] for number in self._places]
+        if stuffed:
+            stuffed = sum([fillings[number][1] for number in self._places])
         return WrittenEmail(self._letterhead, subject, subscription, pieces, self._stuffed + stuffed)
 
 
