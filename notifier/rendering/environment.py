@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from types import CodeType
 from typing import Any
 
@@ -25,8 +26,18 @@ MAX_COMPILED = 5_000
 _compiled: dict[tuple[str, str], CodeType] = {}
 
 
-class _Printing(CodeGenerator):
-    """Escapes what is printed with one call, where Jinja's own makes three and an object for each value."""
+class Printing(CodeGenerator):
+    """Escapes what is printed with one call, where Jinja's own makes three and an object for each value.
+
+    And a field of data, as nearly every `x.name` is one, takes none.
+    """
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802  # Jinja's name
+        """Anything else is left to `Sandbox.getattr`."""
+        held, name = self.temporary_identifier(), repr(node.attr)
+        self.write(f"({held}[{name}] if ({held} := ")
+        self.visit(node.node, frame)
+        self.write(f").__class__ is dict and {name} in {held} else environment.getattr({held}, {name}))")
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
         if frame.eval_ctx.autoescape:
@@ -48,7 +59,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """
 
     intercepted_binops = frozenset({"*", "**", "%"})
-    code_generator_class = _Printing
+    code_generator_class = Printing
 
     def __init__(
         self,
@@ -82,8 +93,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`x.name`: a field of data, or what `loop` and imported macros offer."""
-        if obj.__class__ is dict and attribute in obj:  # as nearly always, in loops over a person's items
-            return obj[attribute]
         if isinstance(obj, LoopContext | TemplateModule):
             return super().getattr(obj, attribute)
         return self.getitem(obj, attribute)
@@ -121,6 +130,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 _compiled.clear()
             _compiled[key] = super().compile(source, name, *args, **kwargs)
         return _compiled[key]
+
+
+class Unkept(Sandbox):
+    """A sandbox for what depends on more than its text."""
+
+    def compile(self, source: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Not kept. And compiled for nobody: Jinja evaluates constants on the way."""
+        return Context().run(super(Sandbox, self).compile, source, name, *args, **kwargs)
 
 
 def _escapes(name: str | None) -> bool:

@@ -37,6 +37,7 @@ situation: ContextVar[Situation] = ContextVar("situation")
 
 _DIGITS = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
+PLAIN_LINK = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9/._~:-]*")  #: of those, one with nothing to escape
 _LINK = re.compile(r"(?i:https?://[^\s/]|mailto:|tel:)[^\s\x00-\x1f\x7f\"<>\\]*")
 
 
@@ -71,6 +72,8 @@ def plural(count: int, **forms: str) -> str:
 
 def url(value: str) -> str:
     """Refuses any scheme but https, http, mailto and tel. Added to every link when a template loads."""
+    if value.__class__ is str and PLAIN_LINK.fullmatch(value):  # most are, and this tells it twice as fast
+        return value
     if not isinstance(value, str) or not _LINK.fullmatch(value):
         raise ValueError("a link is an absolute URL with https, http, mailto or tel")
     return value

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Never
 
@@ -20,7 +19,7 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
 from notifier.errors import TemplateError
-from notifier.rendering.environment import Sandbox
+from notifier.rendering.environment import Unkept
 
 MAX_MARKS = 500
 _OF_A_PLACE = frozenset({"super", "self", "caller", "loop"})
@@ -77,7 +76,7 @@ class Varying:
     solid: frozenset[str]
 
 
-class Marking(Sandbox):
+class Marking(Unkept):
     """The sandbox in which a template runs once for everybody. Not to be shared between threads."""
 
     def __init__(self, prepared: Mapping[str, str], originals: Mapping[str, str], varying: Varying) -> None:
@@ -108,10 +107,6 @@ class Marking(Sandbox):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         return _Surgeon(self, name or "").operated(tree)
-
-    def compile(self, source: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Not kept: it depends on what varies. And compiled for nobody: Jinja evaluates constants on the way."""
-        return Context().run(super(Sandbox, self).compile, source, name, *args, **kwargs)
 
 
 @dataclass(slots=True)

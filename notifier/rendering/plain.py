@@ -6,8 +6,8 @@ import re
 
 MAX_LINE = 250
 
-_INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]+")
-"""Besides controls: line separators, and the marks that turn the direction of text and so can disguise it."""
+_INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
+"""Besides controls: line separators, the marks that turn the direction of text and so can disguise it, surrogates."""
 _LINE_ENDS = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
 _TRAILING = re.compile(r"[^\S\n]+(?=\n)")

@@ -17,19 +17,19 @@ from markupsafe import escape
 
 from notifier.errors import TemplateError
 from notifier.rendering import syntax, text
-from notifier.rendering.environment import Sandbox, escaped, printable
-from notifier.rendering.filters import Situation, situation, url
+from notifier.rendering.environment import Sandbox, Unkept, escaped, printable
+from notifier.rendering.filters import PLAIN_LINK, Situation, situation, url
 from notifier.rendering.gaps import Around, Odd
 from notifier.rendering.mail import Mail
 from notifier.rendering.marking import Hole, Mark, Marking, Reason, Unmarkable, Varying
 from notifier.rendering.output import MAX_OUTPUT, output, pieces
 from notifier.rendering.plain import one_line
+from notifier.rendering.writing import Writing
 from notifier_channels.contract import EmailContent, ListHeaders, WrittenEmail
 from notifier_channels.email.forms import Form
 
 Tokens: TypeAlias = Sequence[str | int]  #: text and numbers of slots in turn
 
-_PLAIN_LINK = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9/._~:-]*")  # as `url` takes it, and with nothing to escape
 _OPEN_REFERENCE = re.compile(r"&#?[A-Za-z0-9]*\Z")
 _HIDES = re.compile(r"aria-hidden\s*=\s*(?:\"[^\"]*|'[^']*)\Z", re.IGNORECASE)
 
@@ -41,7 +41,7 @@ class Slots:
     names: tuple[tuple[str, bool], ...]  #: printed as they are, and whether as links; this needs no Jinja
     values: jinja2.Template | None  #: prints one piece for each of the next slots
     count: int  #: of slots that print no line ends by themselves: names and values
-    blocks: tuple[jinja2.Template, ...]  #: the other slots
+    blocks: tuple[jinja2.Template, ...]  #: the other slots: those of bodies print quoted-printable
     captured: Mapping[str, Any]
     shown: int  #: how often the one that is shown most is shown
     is_escaped: bool
@@ -53,9 +53,7 @@ class Slots:
             for name, is_link in self.names:
                 value = data[name]
                 kind = value.__class__
-                if kind is str and (
-                    _PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped
-                ):
+                if kind is str and (PLAIN_LINK.fullmatch(value) if is_link else value.isalnum() or not self.is_escaped):
                     found.append(value)
                 elif kind is int and not is_link:
                     found.append(str(value))
@@ -224,7 +222,7 @@ class Press:
 
     def _pressed(self, values: dict[str, Any], here: Situation, content: EmailContent) -> Pressed:
         given = self.varying.given
-        part = self._part(self.mail.subject, given, values)
+        part = self._part(self.mail.subject, given, values, self._marking(given))
         subject = part if part.slots.shown else one_line(_filled(part.tokens, []))
         if isinstance(subject, str):
             if not subject:
@@ -232,10 +230,11 @@ class Press:
             values["subject"] = subject
         else:
             given |= {"subject"}
-        page = self._part(self.mail.html, given, values) if self.mail.html else None
+        writing = Writing(self.sources.prepared, self.sources.originals)
+        page = self._part(self.mail.html, given, values, writing) if self.mail.html else None
         around_html = Around.of(page.tokens, page.blocks, is_text=False) if page else None
         if self.mail.text:
-            written = self._part(self.mail.text, given, values)
+            written = self._part(self.mail.text, given, values, writing)
             in_text: tuple[Around, Part | Derived] = (Around.of(written.tokens, written.blocks, is_text=True), written)
         else:
             derived = _derived(page, self._marking(given))
@@ -250,11 +249,13 @@ class Press:
         in_html = (around_html, page) if around_html and page else None
         return Pressed(form, subject, in_text, in_html, here.iterations)
 
-    def _part(self, original: jinja2.Template, given: frozenset[str], values: dict[str, Any]) -> Part:
+    def _part(
+        self, original: jinja2.Template, given: frozenset[str], values: dict[str, Any], for_blocks: Unkept
+    ) -> Part:
         marking = self._marking(given)
         marking.marks.clear()
         printed = marking.split(output(marking.get_template(str(original.name)), values))
-        numbers, slots = _slots(marking, str(original.name))
+        numbers, slots = _slots(marking, str(original.name), for_blocks)
         tokens = [numbers[int(token)] if place % 2 else token for place, token in enumerate(printed)]
         return Part(tokens, slots, sum(map(len, printed[::2])))
 
@@ -262,7 +263,7 @@ class Press:
 _NO_TEXT = "the text is derived from the HTML, which differs here in more than a value; write email.txt.j2"
 
 
-def _slots(marking: Marking, name: str) -> tuple[list[int], Slots]:
+def _slots(marking: Marking, name: str, for_blocks: Unkept) -> tuple[list[int], Slots]:
     """The number of each mark's slot. Marks that always print the same share one."""
     kinds: list[list[Mark]] = []
     of_mark: list[int] = []
@@ -285,7 +286,7 @@ def _slots(marking: Marking, name: str) -> tuple[list[int], Slots]:
         names=tuple(_name(kinds[number]) for number in order[:names]),
         values=_compiled(marking, name, bodies[names:count]) if count > names else None,
         count=count,
-        blocks=tuple(_compiled(marking, name, [body]) for body in bodies[count:]),
+        blocks=tuple(_compiled(for_blocks, name, [body]) for body in bodies[count:]),
         captured=captured,
         shown=max((len(kind) for kind in kinds), default=0),
         is_escaped=is_escaped,
@@ -330,10 +331,10 @@ def _body(kind: Sequence[Mark], position: int, captured: dict[str, Any]) -> node
     return nodes.With(targets, [nodes.Name(name, "load") for name in outer.values()], [hole.node])
 
 
-def _compiled(marking: Marking, name: str, body: list[nodes.Node]) -> jinja2.Template:
+def _compiled(environment: Unkept, name: str, body: list[nodes.Node]) -> jinja2.Template:
     tree = nodes.Template(body, lineno=1)
-    tree.set_environment(marking)
-    return jinja2.Template.from_code(marking, marking.compile(tree, name), {})
+    tree.set_environment(environment)
+    return jinja2.Template.from_code(environment, environment.compile(tree, name), {})
 
 
 def _derived(page: Part | None, marking: Marking) -> Derived:

@@ -229,10 +229,62 @@ campaigns = st.builds(
 )
 
 
+loops = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "{{ t }}",
+                "{{ t }}",
+                "{{ t }}{{ t }}",
+                "{{ t|upper }}",
+                "{{ loop.index }}",
+                "\n",
+                "\n\n",
+                "\n\n\n",
+                " ",
+                "\t",
+            ),
+            *(
+                ".",
+                "=",
+                "x",
+                "x" * 74,
+                "x" * 75,
+                "grün",
+                "{% if t %}{{ t }}{% endif %}",
+                "{% if t %}\n{% endif %}",
+                "\n.\n",
+            ),
+            *(
+                "{% filter upper %}\n{{ t }} {% endfilter %}",
+                "{% call frame() %}{{ t }}\n{% endcall %}",
+                "{{ box(t) }}",
+            ),
+        ]
+    ),
+    max_size=7,
+).map(lambda inner: "{% for t in tags %}" + "".join(inner) + "{% endfor %}")
+around_loops = st.lists(st.one_of(loops, st.sampled_from(["\n", "\n\n\n", "a", " ", "{{ p }}", ".", "="])), max_size=4)
+
+
+def with_loops(kind: str) -> st.SearchStrategy[str]:
+    imported = f'{{% from "_layouts/parts.{kind}.j2" import box, frame %}}'
+    return around_loops.map(lambda inner: imported + "".join(inner))
+
+
 random_files = st.fixed_dictionaries(
     {"subject": st.sampled_from(SUBJECTS), "html": parts("html", everywhere + html_only)},
     optional={"txt": parts("txt", everywhere)},
 ) | st.fixed_dictionaries({"subject": st.sampled_from(SUBJECTS), "txt": parts("txt", everywhere)})
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    files=st.fixed_dictionaries({"subject": st.just("News"), "html": with_loops("html"), "txt": with_loops("txt")}),
+    own=st.fixed_dictionaries({"p": mostly, "tags": st.lists(mostly, max_size=3)}),
+)
+def test_both_ways_print_the_same_loops(files, own):
+    both(made(files), {}, person(own))
 
 
 @settings(

@@ -84,7 +84,56 @@ ONCE = [
         "a loop in HTML that ends in line ends",
         LETTER | {"html": "{% for t in tags %}{{ t }}\n{% endfor %}"},
         {},
-        {"p": "A", "tags": ["a\r\n", "b\r"]},
+        {"p": "A", "tags": ["a\n", "b"]},
+    ),
+    (
+        "a loop whose values are encoded",
+        LETTER
+        | {
+            "txt": "{% for t in tags %}{{ t }} = {{ t }}\n.{{ t }}.  \n{% endfor %}{{ p }}",
+            "html": '{% for t in tags %}<a title="{{ t }}">ü{{ t }}</a>{% if loop.last %}{{ loop.index }}{% endif %}'
+            "{% endfor %}<p>{{ p }}</p>\n",
+        },
+        {},
+        {
+            "p": "A",
+            "tags": ["a=20b", "a&b", "<b>", "a ", "grün\t", "w" * 75, "w" * 76, "w" * 74 + " ", "ü" * 40, ".", "a\nb"],
+        },
+    ),
+    (
+        "blank lines where a loop's values and conditions leave nothing",
+        LETTER
+        | {"txt": "\n{% for t in tags %}\n{{ t }}{{ t }}\n{% if t %}\n\n\n{{ t }}{% endif %}\n\n{{ t }}{% endfor %}"},
+        {},
+        {"p": "A", "tags": ["", "a", "", "", "b\n\n\n", "\n", ""]},
+    ),
+    (
+        "blank lines with nothing but empty values between them",
+        LETTER | {"txt": "a{% for t in tags %}\n\n{{ t }}{% endfor %}b{{ p }}"},
+        {},
+        {"p": "A", "tags": ["", "", "", ""]},
+    ),
+    (
+        "a loop of empty values at the beginning",
+        LETTER | {"txt": "{% for t in tags %}{{ t }}{% endfor %}\n\n\nb{{ p }}"},
+        {},
+        {"p": "A", "tags": ["", ""]},
+    ),
+    (
+        "a loop at the end of HTML whose last value ends in a line end",
+        LETTER | {"html": "{% for t in tags %}{{ t }}{% endfor %}"},
+        {},
+        {"p": "A", "tags": ["a\n", ""]},
+    ),
+    (
+        "what a loop changes as a whole",
+        LETTER
+        | {
+            "txt": '{% from "_layouts/parts.txt.j2" import box, frame %}{% for t in tags %}{% filter upper %}\n=a '
+            "{{ t }}{% endfilter %}{% call frame() %}.={{ t }}\n{% endcall %}{{ box(t) }}\n\n{% endfor %}"
+        },
+        {},
+        {"p": "A", "tags": ["a=", "ü "]},
     ),
     (
         "a person's value in a campaign's loop",
@@ -130,6 +179,11 @@ WHOLE = [
     ("a carriage return in a value", LETTER, {"p": "a\r"}),
     ("nothing between two line ends", LETTER | {"txt": "a\n\n{{ p }}\n\nb"}, {"p": ""}),
     ("nothing at the end of HTML that ends in a line end", LETTER | {"html": "<p>\n{{ q }}"}, {"p": "a", "q": ""}),
+    (
+        "a carriage return in a loop",
+        LETTER | {"html": "{% for t in tags %}{{ t }}\n{% endfor %}"},
+        {"p": "A", "tags": ["a\r"]},
+    ),
     ("a value set in the template", LETTER | {"txt": "{% set x = p %}{{ x }}"}, {"p": "a"}),
     ("a default set in the template", LETTER | {"txt": "{% set x = p|default('-') %}{{ x }}"}, {"p": "a"}),
     ("a loop's name that is a person's", LETTER | {"txt": "{% for p in 'ab' %}{{ p }}{% endfor %}"}, {"p": "a"}),
@@ -200,6 +254,7 @@ REFUSED = [
         {"p": "a", "link": "x"},
     ),
     ("an empty subject", {"subject": "{{ p }}", "txt": "Hello"}, {"p": " \n"}),
+    ("a subject of which no mail can show anything", {"subject": "{{ p }}", "txt": "Hello"}, {"p": "\ud800"}),
     ("too much", LETTER | {"txt": "{{ p }}{{ p }}"}, {"p": "x" * 600_000}),
     ("too many turns", LETTER | {"txt": "{{ tags|join }}{{ p }}"}, {"p": "x", "tags": [""] * 100_001}),
     (

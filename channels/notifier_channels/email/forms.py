@@ -6,6 +6,7 @@ before its value is known, whatever the value is: no line grows too long, and no
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Sequence
 from hashlib import sha256
@@ -51,19 +52,25 @@ class Form:
         self._pieces = [piece for static in stuffed for piece in (static, b"")][:-1]
         self._places = places
 
-    def fill(self, subject: str, subscription: ListHeaders | None, values: Sequence[str]) -> WrittenEmail:
-        """One mail."""
+    def fill(self, subject: str, subscription: ListHeaders | None, values: Sequence[str | bytes]) -> WrittenEmail:
+        """One mail. What is bytes is quoted-printable already."""
         known: dict[str, tuple[bytes, int]] = {}  # most stand in the text and in the HTML
+        fillings: list[tuple[bytes, int]] = []
         stuffed = 0
         for value in values:
-            if value not in known:
-                known[value] = filling = _filling(value)
-                stuffed += filling[1]
-        fillings = [known[value][0] for value in values]
+            if isinstance(value, bytes):
+                filling = _stuffed(value)
+            elif value in known:
+                filling = known[value]
+            else:
+                filling = known[value] = _filling(value)
+            fillings.append(filling)
+            stuffed += filling[1]
+        shown = [filling[0] for filling in fillings]
         pieces = self._pieces.copy()
-        pieces[1::2] = [fillings[number] for number in self._places]
+        pieces[1::2] = [shown[number] for number in self._places]
         if stuffed:
-            stuffed = sum(known[values[number]][1] for number in self._places)
+            stuffed = sum([fillings[number][1] for number in self._places])
         return WrittenEmail(self._letterhead, subject, subscription, pieces, self._stuffed + stuffed)
 
 
@@ -100,7 +107,7 @@ def _unique(text: Sequence[str], html: Sequence[str] | None) -> str:
 
 def _written(before: bytes, statics: Sequence[str]) -> list[bytes]:
     """Each piece ends where a line begins: there its gap is filled in. What follows a gap begins by ending its line."""
-    pieces = [_encoded(static) for static in statics[:-1]]
+    pieces = [encoded_static(text) for text in statics[:-1]]
     pieces.append(mime.quoted_printable(statics[-1]))
     return [before + pieces[0], *(SOFT_BREAK + piece for piece in pieces[1:])]
 
@@ -115,12 +122,33 @@ def _filling(value: str) -> tuple[bytes, int]:
             return raw, 0
         raw = SOFT_BREAK.join([raw[start : start + ROOM] for start in range(0, len(raw), ROOM)])
     else:
-        raw = mime.quoted_printable(f"{value}{_STAND_IN}")[: -len(SOFT_BREAK)]
+        raw = _unended(value)
+    return _stuffed(raw)
+
+
+def _stuffed(raw: bytes) -> tuple[bytes, int]:
     safe, dots = _DOT.subn(b"\n..", raw)
     return (b"." + safe, dots + 1) if safe.startswith(b".") else (safe, dots)
 
 
-def _encoded(static: str) -> bytes:
-    if not static or static.endswith(("\n", "\r")):
-        return mime.quoted_printable(static) if static else b""
-    return mime.quoted_printable(static + _STAND_IN)[: -len(SOFT_BREAK)] + SOFT_BREAK
+def encoded_static(text: str) -> bytes:
+    """What stands between gaps. It begins a line and ends where one begins."""
+    if not text or text.endswith(("\n", "\r")):
+        return mime.quoted_printable(text) if text else b""
+    return _unended(text) + SOFT_BREAK
+
+
+def encoded_value(text: str) -> bytes:
+    """What begins a line and ends before a line break, which need not be a soft one."""
+    raw = _unended(text)
+    if raw.endswith((b" ", b"\t")):  # neither may end a line as it is
+        return b"%b%b=%02X" % (raw[:-1], SOFT_BREAK, raw[-1])
+    return raw
+
+
+def _unended(text: str) -> bytes:
+    """Most are short and one line, of which `quoted_printable` asks too much."""
+    raw = binascii.b2a_qp(text.encode("utf-8", "replace"))
+    if len(raw) <= ROOM and b"\n" not in raw and b"\r" not in raw:
+        return raw
+    return mime.quoted_printable(text + _STAND_IN)[: -len(SOFT_BREAK)]
