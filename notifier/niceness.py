@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -44,14 +43,22 @@ def share(server: int) -> None:
         BlockingIOError: Linux takes ten such changes a second from ordinary users; ask again after a pause.
 
     """
-    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # elsewhere, gone, of another account
+    try:
         if own() > 0 and (PROC / str(server) / "comm").read_text() == SERVER:
             os.setpriority(os.PRIO_PROCESS, server, own())
             _tell_session(server, own())
+    except BlockingIOError:
+        raise
+    except OSError:  # elsewhere, gone, of another account: then it has no say in who goes first
+        pass
 
 
 def _tell_session(process: int, nice: int) -> None:
     """Only what leads its session speaks for it: in a shell, say, there are others in it."""
     if os.getsid(process) == process:
-        with suppress(FileNotFoundError):  # no such feature
+        try:
             (PROC / str(process) / "autogroup").write_text(str(nice))
+        except BlockingIOError:
+            raise
+        except OSError:  # no such feature, or a /proc that may not be written, as in many containers
+            pass

@@ -48,7 +48,7 @@ def still_undoable(events: Sequence[ConsentEvent], number: int, topic: Topic | N
     if line is None or _same(later, line.scope, line.channel):
         return False
     others = [event for event in events if event.number != number]
-    return topic is None or _allows(others, topic, line.channel, at)
+    return may_be_undone(others, line.scope, line.channel, topic, at)
 
 
 def was_undone(events: Sequence[ConsentEvent], number: int) -> bool:

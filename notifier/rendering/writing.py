@@ -17,7 +17,7 @@ from jinja2 import nodes
 from jinja2.compiler import Frame
 
 from notifier.rendering.environment import Printing, Unkept, escaped, printable
-from notifier.rendering.gaps import encoded
+from notifier.rendering.gaps import Odd, encoded
 from notifier_channels.email import forms
 
 _BREAK = forms.SOFT_BREAK.decode()
@@ -51,15 +51,15 @@ class _Encoding(Printing):
         return names
 
     def start_write(self, frame: Frame, node: nodes.Node | None = None) -> None:
-        """What a filter or a call has made of its text: a value like any other."""
+        """What the filter or the call of a block has made of its text is printed as it is, escaped or not."""
         super().start_write(frame, node)
         if frame.buffer is None:
-            self.write(f"concat((*environment.{_encoder(frame)}((")
+            self.write("environment.as_made(")
 
     def end_write(self, frame: Frame) -> None:
         """Behind it."""
         if frame.buffer is None:
-            self.write(f",)), {_BREAK!r}))")
+            self.write(")")
         super().end_write(frame)
 
 
@@ -76,6 +76,7 @@ class Writing(Unkept):
         super().__init__(prepared, originals)
         self.in_html = _in_html
         self.in_text = _in_text
+        self.as_made = _as_made
 
 
 def _in_html(values: Sequence[Any]) -> Sequence[str]:
@@ -88,6 +89,12 @@ def _in_text(values: Sequence[Any]) -> Sequence[str]:
     if _are_plain(values, _PLAIN):
         return values
     return [value if _are_plain((value,), _PLAIN) else encoded(str(printable(value))) for value in values]
+
+
+def _as_made(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Odd
+    return f"{value if _are_plain((value,), _PLAIN) else encoded(str(value))}{_BREAK}"
 
 
 def _are_plain(values: Sequence[Any], plain: str) -> bool:

@@ -90,7 +90,7 @@ class Column(ListBinaryDumper):
 
 
 def _from_json(data: bytes | bytearray | str) -> Any:
-    """What PostgreSQL wrote is UTF-8 and begins at once: `json.loads` looks for either, for each person of a batch."""
+    """A jsonb is UTF-8 and begins at once: `json.loads` looks whether it is and does, for each person of a batch."""
     return _JSON.raw_decode(data if isinstance(data, str) else data.decode())[0]
 
 
@@ -124,7 +124,6 @@ class Database:
             kwargs=dict(_CLIENT),
             configure=self._set_up,
             check=self._check,
-            reset=self._note_use,
         )
         self._used_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()  #: on the monotonic clock
 
@@ -151,13 +150,14 @@ class Database:
         connection.adapters.register_dumper(list, Column)
         set_json_loads(_from_json, connection)
         await connection.execute(self._session)
-        await _share_niceness(connection.info.backend_pid)
-
-    async def _note_use(self, connection: Connection) -> None:
-        self._used_at[connection] = time.monotonic()
+        if connection.info.host.startswith("/"):  # a socket: the server is on this machine, and its number means it
+            await _share_niceness(connection.info.backend_pid)
 
     async def _check(self, connection: Connection) -> None:
-        """Raises psycopg.OperationalError when the server has gone. What was of use just now need not prove it."""
+        """Raises psycopg.OperationalError when the server has gone.
+
+        What was of use just now need not prove it. If the server goes in that instant, whoever takes it finds out.
+        """
         if time.monotonic() - self._used_at.get(connection, 0.0) > TRUSTED:
             await AsyncConnectionPool.check_connection(connection)
 
@@ -166,12 +166,13 @@ class Database:
         """A connection in autocommit, for reads."""
         async with self._pool.connection() as connection:
             yield connection
+            self._used_at[connection] = time.monotonic()
 
     async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `work` in one READ COMMITTED transaction; a deadlock or a lost race (40P01, 40001) runs it again."""
         for turn in range(DEADLOCK_RETRIES):
             try:
-                async with self._pool.connection() as connection, connection.transaction():
+                async with self.connection() as connection, connection.transaction():
                     return await work(connection)
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                 if turn == DEADLOCK_RETRIES - 1:

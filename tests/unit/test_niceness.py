@@ -34,6 +34,16 @@ def test_a_worker_in_somebody_elses_session_steps_back_alone():
     assert after_stepping_back(7, leads_a_session=False) == [min(niceness.own() + 7, 19), session_niceness(os.getpid())]
 
 
+def test_a_worker_steps_back_where_nothing_may_be_written_about_its_session(monkeypatch, tmp_path):
+    monkeypatch.setattr(niceness, "PROC", tmp_path)
+    monkeypatch.setattr(os, "getsid", lambda process: process)
+    (tmp_path / str(os.getpid()) / "autogroup").mkdir(parents=True)  # not to be written
+    asked = []
+    monkeypatch.setattr(os, "nice", asked.append)
+    niceness.step_back(7)
+    assert asked == [7]
+
+
 def test_who_is_not_nice_asks_nothing_of_the_server(monkeypatch):
     told = []
     monkeypatch.setattr(os, "setpriority", lambda *call: told.append(call))

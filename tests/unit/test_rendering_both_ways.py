@@ -257,6 +257,9 @@ loops = st.lists(
             ),
             *(
                 "{% filter upper %}\n{{ t }} {% endfilter %}",
+                "{% filter title %}{{ t }} & so{% endfilter %}",
+                "{% filter join('<') %}{{ t }}{% endfilter %}",
+                "{% filter length %}{{ t }}{% endfilter %}",
                 "{% call frame() %}{{ t }}\n{% endcall %}",
                 "{{ box(t) }}",
             ),

@@ -95,6 +95,18 @@ def test_a_no_is_not_undone_by_a_lasting_yes_where_a_yes_for_a_while_has_run_out
     assert not may_be_undone(events, "all", "sms", None, NOW)
 
 
+def test_an_undo_comes_too_late_when_the_yes_that_was_refused_has_run_out_meanwhile():
+    clicked = NOW - timedelta(minutes=5)
+    before = [
+        ConsentEvent(1, "all", "sms", False, START),
+        ConsentEvent(2, "all", "sms", True, START + timedelta(days=1), NOW),
+    ]
+    assert may_be_undone(before, "all", "sms", None, clicked)
+    refused = [*before, ConsentEvent(3, "all", "sms", False, clicked)]
+    assert still_undoable(refused, 3, None, clicked)
+    assert not still_undoable(refused, 3, None, NOW + timedelta(minutes=5))
+
+
 @given(ledgers(), scopes, wires, ledgers())
 def test_an_undo_never_allows_what_is_not_allowed_without_the_line(events, scope, channel, since):
     """Whatever was said between the click and the undo."""
