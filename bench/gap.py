@@ -62,7 +62,6 @@ async def measure(count: int, clicks: int, at_once: int) -> dict[str, Any]:
                 "NOTIFIER_PUBLIC_URL": f"http://127.0.0.1:{PORT}",
                 "NOTIFIER_FCM_AT_ONCE": str(at_once),
                 "NOTIFIER_TWILIO_CONNECTIONS": "4",
-                "NOTIFIER_QUIET_HOURS": "none",
                 "NOTIFIER_MARKETING_CAPS": "none",
             }
             commands = [

@@ -132,6 +132,7 @@ async def crew_around(
         "NOTIFIER_LINK_KEYS": f"k1:{KEYS['k1'].decode()}",
         "NOTIFIER_HASH_KEYS": f"k1:{KEYS['k1'].decode()}",
         "NOTIFIER_BATCH_SIZE": "100",
+        "NOTIFIER_QUIET_HOURS": "none",  # what time it is where the tests run is no part of them
         **settings,
     }
     crew = Fleet(world, environment, accepted, module)

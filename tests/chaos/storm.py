@@ -245,7 +245,6 @@ async def storm(world: World, redis_url: str, directory: Path, weather: Weather)
     town, port = await Town.settle(world, weather.people), _free_port()
     members = (*VICTIMS, f"api --port {port}/0")
     settings = {
-        "NOTIFIER_QUIET_HOURS": "none",
         "NOTIFIER_MARKETING_CAPS": "none",
         "NOTIFIER_LOG_LEVEL": "error",
         "NOTIFIER_SMTP_CONNECTIONS": str(weather.connections),
