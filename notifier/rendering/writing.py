@@ -82,13 +82,28 @@ class Writing(Unkept):
 def _in_html(values: Sequence[Any]) -> Sequence[str]:
     if _are_plain(values, _PLAIN_HTML):
         return values
-    return [value if _are_plain((value,), _PLAIN_HTML) else encoded(str(escaped(value))) for value in values]
+    return [_html(value) if _is_short(value) else encoded(str(escaped(value))) for value in values]
 
 
 def _in_text(values: Sequence[Any]) -> Sequence[str]:
     if _are_plain(values, _PLAIN):
         return values
-    return [value if _are_plain((value,), _PLAIN) else encoded(str(printable(value))) for value in values]
+    return [_text(value) if _is_short(value) else encoded(str(printable(value))) for value in values]
+
+
+def _is_short(value: Any) -> bool:
+    """A text as names and prices are: the same ones come again and again."""
+    return value.__class__ is str and len(value) <= forms.ROOM
+
+
+@lru_cache(maxsize=4096)
+def _html(value: str) -> str:
+    return encoded(str(escaped(value)))
+
+
+@lru_cache(maxsize=4096)
+def _text(value: str) -> str:
+    return encoded(printable(value))
 
 
 def _as_made(value: Any) -> str:
