@@ -37,7 +37,9 @@ pytestmark = pytest.mark.anyio
 
 EMAIL, SMS, PUSH = Channel.EMAIL, Channel.SMS, Channel.PUSH
 HOUR = timedelta(hours=1)
-CLOSED, OPEN = "UTC", "Etc/GMT-2"  #: zones where marketing waits, and where it does not, by `closed_now("UTC")`
+HERE = datetime.now(UTC).hour
+#: Zones where marketing waits and where it does not, by `closed_now`: noon and two hours on, far from any midnight.
+CLOSED, OPEN = f"Etc/GMT{HERE - 12:+d}", f"Etc/GMT{HERE - 14:+d}"
 
 
 @pytest.fixture
