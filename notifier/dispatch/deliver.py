@@ -246,14 +246,14 @@ class Deliver:
         outcomes: Mapping[UUID, Outcome],
         spoiled: Mapping[UUID, Settlement],
     ) -> None:
-        noes = _not_taken(outcomes)
-        locked = await self.consequences.lock(c, noes)
+        not_taken = _not_taken(outcomes)
+        locked = await self.consequences.lock(c, not_taken)
         await messages.lock(c, [one.permit.message for one in permitted])
         others = await self._write_taken(c, permitted, outcomes)
         if others:
             await self._write_others(c, others, outcomes, spoiled, locked)
         await pause_or_resume(c, self._said(permitted, outcomes))
-        ours = {id_ for id_, outcome in noes.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
+        ours = {id_ for id_, outcome in not_taken.items() if isinstance(outcome, Misconfigured)} | spoiled.keys()
         for campaign, of in _by_campaign(permitted):
             await brake(c, campaign, of, ours)
         if (batch := permitted[0].batch) is not None:

@@ -465,13 +465,13 @@ async def cancel_refused(
         if not allowed:
             refused[row["id"]] = decision
     await c.execute(
-        "UPDATE messages m SET state = 'cancelled', due_at = NULL, reason = v.reason, decision = v.decision"
-        " FROM unnest(%s::uuid[], %s::text[], %s::jsonb[]) AS v (id, reason, decision)"
+        "UPDATE messages m SET state = 'cancelled', due_at = NULL, reason = v.reason, decision = v.decision::jsonb"
+        " FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS v (id, reason, decision)"
         " WHERE m.id = v.id AND m.state = 'queued'",
         (
             list(refused),
             [decision.reason for decision in refused.values()],
-            [Jsonb(decision.note) for decision in refused.values()],
+            [decision.written for decision in refused.values()],
         ),
     )
     due = {row["id"]: row["due_at"] for row in waiting if row["is_followed"] and row["id"] in refused}

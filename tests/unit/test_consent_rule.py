@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from notifier.domain.consent import (
     ConsentEvent,
+    Decision,
     Default,
     Deferral,
     Facts,
@@ -252,3 +254,12 @@ def test_only_the_consent_rule_makes_a_permit():
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         makes = [call for call in calls if getattr(call.func, "id", getattr(call.func, "attr", "")) == "Permit"]
         assert not makes or path.as_posix() == "notifier/domain/consent.py", path
+
+
+numbers = st.lists(st.integers(1, 2**62), max_size=3).map(tuple)
+instants = st.datetimes(timezones=st.just(UTC))
+
+
+@given(st.builds(Decision, st.sampled_from(Rule), instants, numbers, st.text()))
+def test_a_decision_is_written_as_what_it_says(decision):
+    assert json.loads(decision.written) == decision.note
