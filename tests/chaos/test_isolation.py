@@ -128,10 +128,10 @@ async def server_niceness(world: World) -> dict[Lane, set[int]]:
             " AND l.classid = %s WHERE w.ended_at IS NULL",
             (workers.LOCK_CLASS,),
         )
-    nice: dict[Lane, set[int]] = {lane: set() for lane in Lane}
+    nice: dict[Lane, set[int | None]] = {lane: set() for lane in Lane}
     for row in found:
         nice[Lane(row["lane"])] |= {os.getpriority(os.PRIO_PROCESS, row["pid"]), session_niceness(row["pid"])}
-    return nice
+    return {lane: {number for number in numbers if number is not None} for lane, numbers in nice.items()}
 
 
 @pytest.mark.parametrize(("set_to", "steps"), [("", 10), ("0", 0)])

@@ -1,5 +1,6 @@
 """A marketing worker makes room for others, also where Linux compares sessions; and never for a session it shares."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,31 +8,35 @@ import sys
 import pytest
 
 from notifier import niceness
-from tests.sessions import session_niceness
 
 STEP_BACK = """
-import os, sys
+import json, os, sys
 from notifier import niceness
 from tests.sessions import session_niceness
+before = session_niceness(os.getpid())
 niceness.step_back(int(sys.argv[1]))
-print(niceness.own(), session_niceness(os.getpid()))
+print(json.dumps([niceness.own(), before, session_niceness(os.getpid())]))
 """
 
 
-def after_stepping_back(by: int, *, leads_a_session: bool) -> list[int]:
-    """How nice the process and its session are then."""
+def stepping_back(by: int, *, leads_a_session: bool) -> tuple[int, int | None, int | None]:
+    """How nice the process is then, and its session before and then."""
     command = [sys.executable, "-c", STEP_BACK, str(by)]
     done = subprocess.run(command, start_new_session=leads_a_session, check=True, capture_output=True, text=True)
-    return [int(number) for number in done.stdout.split()]
+    own, before, then = json.loads(done.stdout)
+    return own, before, then
 
 
 def test_a_worker_with_a_session_of_its_own_steps_back_with_it():
-    expected = min(niceness.own() + 7, 19)
-    assert after_stepping_back(7, leads_a_session=True) == [expected, expected]
+    own, before, then = stepping_back(7, leads_a_session=True)
+    assert own == min(niceness.own() + 7, 19)
+    assert then == (None if before is None else own)
 
 
 def test_a_worker_in_somebody_elses_session_steps_back_alone():
-    assert after_stepping_back(7, leads_a_session=False) == [min(niceness.own() + 7, 19), session_niceness(os.getpid())]
+    own, before, then = stepping_back(7, leads_a_session=False)
+    assert own == min(niceness.own() + 7, 19)
+    assert then == before
 
 
 def test_a_worker_steps_back_where_nothing_may_be_written_about_its_session(monkeypatch, tmp_path):
