@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from notifier.errors import TemplateError
 from notifier.rendering.plain import few_blank_lines
 from notifier_channels.email import forms
 
@@ -142,5 +143,7 @@ def _gap(
     apart = (before and not before.endswith(("\n", "\r"))) or not behind.startswith(("\n", "\r"))
     if only >= 0:  # what is filled in as it is does not ask for the rest
         return Gap(group, blocks, only, bool(apart), is_text, begins=False, ends=False)
+    if any("\r" in token for token in group if isinstance(token, str)):
+        raise TemplateError("a line ends in a CR beside what differs: with an LF from there it would be one line end")
     tokens = tuple([token.replace("\n", "\r\n") if isinstance(token, str) else token for token in group])
     return Gap(tokens, blocks, only, bool(apart), is_text, begins, ends)

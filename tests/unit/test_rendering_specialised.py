@@ -232,6 +232,17 @@ WHOLE = [
         {"subject": "a", "html": '<a href="{{ link }}">{{ p }}</a>'},
         {"p": "https://x.test/", "link": "https://x.test/"},
     ),
+    (
+        "a CRLF of the campaign's before a block",
+        LETTER | {"txt": "{{ '\\r\\n' }}{% if p %}word {% endif %}"},
+        {"p": "a"},
+    ),
+    (
+        "a CR of the campaign's behind a block",
+        LETTER | {"html": "<p>{% if p %}\n{% endif %}{{ '\\r' }}</p>"},
+        {"p": "a"},
+    ),
+    ("a CR of the campaign's between values", LETTER | {"txt": "{{ p }}{{ '\\r' }}{{ p }}"}, {"p": "a"}),
     ("more than 500 places", LETTER | {"txt": "{% for a in '" + "a" * 501 + "' %}{{ p ~ a }}{% endfor %}"}, {"p": "a"}),
 ]
 
