@@ -3,7 +3,6 @@
 import itertools
 import logging
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import structlog
 from notifier import embedded
 from notifier.domain import campaigns, messages
 from notifier.store.database import Database, migrate
+from tests.places import place_for_servers
 
 TEMPLATE = "template_migrated"
 numbers = itertools.count(1)
@@ -84,10 +84,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def state_directory() -> Iterator[Path]:
-    """A short path that the servers' account may enter; pytest's own directories are closed to it."""
-    with tempfile.TemporaryDirectory(prefix="nt-", dir="/tmp") as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
+    with place_for_servers() as place:
+        yield place
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +102,7 @@ def postgres(state_directory: Path) -> Iterator[embedded.Postgres]:
 def database_url(postgres: embedded.Postgres) -> Iterator[str]:
     """A fresh migrated database of the test's own."""
     name = f"test_{next(numbers)}"
-    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     yield url_of(postgres, name)
     _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 

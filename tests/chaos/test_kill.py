@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import tempfile
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from notifier import embedded
 from notifier.store.database import rows
 from tests.chaos.fleet import fleet, flush
+from tests.places import place_for_servers
 from tests.world import MARKETING, TRANSACTIONAL, World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300), pytest.mark.xdist_group("chaos")]
@@ -96,9 +95,8 @@ async def test_a_worker_that_is_told_to_stop_finishes_what_is_on_the_wire_and_le
 
 async def test_redis_flushed_and_stopped_in_the_middle_costs_nothing_but_time(world, tmp_path):
     people = await world.people(400)
-    with tempfile.TemporaryDirectory(prefix="nv-", dir="/tmp") as short:
-        Path(short).chmod(0o711)
-        valkey = embedded.Valkey(Path(short))
+    with place_for_servers() as place:
+        valkey = embedded.Valkey(place)
         valkey.start()
         try:
             async with fleet(world, valkey.url, tmp_path) as crew:

@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import psycopg
@@ -13,6 +12,7 @@ import pytest
 
 from notifier.embedded import Postgres, Server, Valkey, locked
 from notifier.errors import NotConfigured
+from tests.places import place_for_servers
 
 LAUNCHER = """
 import sys
@@ -28,9 +28,8 @@ sys.stdin.read()
 
 @pytest.fixture
 def state():
-    with tempfile.TemporaryDirectory(prefix="nt-", dir="/tmp") as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
+    with place_for_servers() as place:
+        yield place
 
 
 @pytest.fixture
@@ -155,7 +154,7 @@ def test_only_the_owner_can_enter_a_home(state, launcher):
 def test_no_permission_of_an_existing_directory_changes(state):
     inner = state / "a" / "b"
     inner.mkdir(parents=True)
-    before = {path: path.stat().st_mode for path in (Path("/tmp"), state, inner.parent, inner)}
+    before = {path: path.stat().st_mode for path in (state.parent, state, inner.parent, inner)}
     with Postgres(inner / "new", durable=False), Valkey(inner / "new"):
         assert {path: path.stat().st_mode for path in before} == before
 

@@ -5,7 +5,6 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +30,7 @@ from notifier.demo.product import Wave
 from notifier.demo.reader import Mail
 from notifier.demo.stage import Stage
 from notifier_channels.addresses import Device, DeviceKind, PhoneNumber
+from tests.places import place_for_servers
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 WIDTH = 80
@@ -50,9 +50,8 @@ SHOWN = (
 
 @pytest.fixture
 def state():
-    with tempfile.TemporaryDirectory(prefix="nt-", dir="/tmp") as name:
-        Path(name).chmod(0o711)
-        yield Path(name) / "state"
+    with place_for_servers() as place:
+        yield place / "state"
 
 
 @pytest.mark.timeout(300)

@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from notifier.embedded import Postgres, Valkey, locked
 from notifier.supervise import Instance
 from notifier.supervise.supervisor import Ports, environment_of
+from tests.places import place_for_servers
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("one at a time")]
 PATIENCE = 60
@@ -118,9 +118,8 @@ def is_free(state: Path, name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def base():
-    with tempfile.TemporaryDirectory(prefix="nt-", dir="/tmp") as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
+    with place_for_servers() as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
