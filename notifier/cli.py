@@ -13,6 +13,7 @@ from notifier.commands.campaigns import campaigns
 from notifier.commands.consent import consent
 from notifier.commands.explain import explain
 from notifier.commands.lists import lists
+from notifier.commands.messages import messages
 from notifier.commands.suppressions import suppressions
 from notifier.commands.webhooks import webhooks
 from notifier.console import on_database, read_appearance, read_settings, read_templates
@@ -38,6 +39,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(audiences, name="audiences")
 app.add_typer(consent, name="consent")
 app.add_typer(lists, name="lists")
+app.add_typer(messages, name="messages")
 app.add_typer(suppressions, name="suppressions")
 app.add_typer(campaigns, name="campaigns")
 app.add_typer(webhooks, name="webhooks")

@@ -39,7 +39,7 @@ def read_hasher() -> Hasher:
     return Hasher({name: secret.get_secret_value().encode() for name, secret in read_settings().hash_keys.items()})
 
 
-def moment(text: str | None) -> datetime | None:
+def moment(text: str | None, option: str = "--at") -> datetime | None:
     """An instant that was given with its zone, in UTC; another is refused by name."""
     from datetime import UTC, datetime
 
@@ -51,7 +51,7 @@ def moment(text: str | None) -> datetime | None:
             return given.astimezone(UTC)
     except (ValueError, OverflowError):  # the last day of the year 9999, further west
         pass
-    raise typer.BadParameter("write it with its zone, like 2026-03-01T09:00:00Z", param_hint="--at")
+    raise typer.BadParameter("write it with its zone, like 2026-03-01T09:00:00Z", param_hint=option)
 
 
 def read_appearance() -> Appearance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -93,3 +94,8 @@ class Ids:
             stamp, counter = self._last >> 12, self._last & 0xFFF
         tail = noise >> 8 & (1 << 62) - 1
         return UUID(int=stamp << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail)
+
+
+def first_id(at: datetime) -> UUID:
+    """No id that was made at that instant or later is smaller."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)

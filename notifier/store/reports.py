@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from notifier.domain.campaigns import CampaignState
-from notifier.domain.messages import AttemptState, State
+from notifier.domain.messages import AttemptState, State, first_id
 from notifier.domain.places import calling_code
 from notifier.domain.reports import (
     BEST_FIRST,
@@ -229,11 +229,7 @@ def _born_within(headline: Headline) -> tuple[UUID, UUID]:
     """The ids that its messages can have: what is said of messages is looked up within these, not since ever."""
     first = (headline.started_at or headline.now) - CLOCKS_DIFFER
     last = (headline.ended_at or headline.now) + CLOCKS_DIFFER
-    return _id_at(first), _id_at(last)
-
-
-def _id_at(at: datetime) -> UUID:
-    return UUID(int=int(at.timestamp() * 1000) << 80)  # RFC 9562 5.7: it begins with the milliseconds
+    return first_id(first), first_id(last)
 
 
 async def _events(c: Connection, id_: UUID, ids: tuple[UUID, UUID]) -> dict[str, int]:
