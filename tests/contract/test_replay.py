@@ -218,9 +218,9 @@ async def test_all_means_what_failed_since_then_of_that_template_channel_and_rea
 
     now = datetime.now(UTC)
 
-    async def all_of(since=now - HOUR, **narrowed) -> set[UUID]:
+    async def all_of(since=now - HOUR, until=now + HOUR, **narrowed) -> set[UUID]:
         async with world.database.connection() as c:
-            return set(await replays.page(c, Which(since, now + HOUR, **narrowed), None, 100))
+            return set(await replays.page(c, Which(since, until, **narrowed), None, 100))
 
     assert await all_of() == {*shipped, *resets, *other, *texts}
     assert await all_of(template=MANDATORY) == set(resets)
@@ -228,6 +228,7 @@ async def test_all_means_what_failed_since_then_of_that_template_channel_and_rea
     assert await all_of(reason="rejected:571") == set(other)
     assert await all_of(template=TRANSACTIONAL, channel=Channel.EMAIL, reason="rejected:554") == set(shipped)
     assert await all_of(since=now + HOUR / 2) == set()
+    assert await all_of(until=now - HOUR / 2) == set()
 
 
 async def test_a_campaigns_message_goes_again_once_and_its_report_still_adds_up(world):
