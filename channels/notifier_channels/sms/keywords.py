@@ -25,7 +25,6 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator
 from enum import StrEnum
 from importlib import resources
 
@@ -61,8 +60,8 @@ def read(body: str, opt_out_type: str | None = None) -> Keyword:
     told = (opt_out_type or "").strip().lower()
     if told in {Keyword.STOP, Keyword.START, Keyword.HELP}:
         return Keyword(told)
-    roles = set(_roles(words_of(_unsigned(body))))
-    if None in roles:
+    roles = _roles(words_of(_unsigned(body)))
+    if roles is None:
         return Keyword.NONE
     is_of_messages = Role.MESSAGES in roles or not roles & {Role.BESIDE, Role.NOW}
     if Keyword.STOP in roles or (Role.ENDS in roles and is_of_messages):
@@ -96,19 +95,17 @@ def _gap(character: str) -> str:
     return "" if unicodedata.category(character) in {"Mn", "Cf"} or character in "'\u2019\u02bc`\u00b4" else " "
 
 
-def _roles(words: tuple[str, ...]) -> Iterator[Keyword | Role | None]:
-    """What each word or phrase is, the longest phrase first; None for what is none of ours."""
-    at = 0
-    while at < len(words):
+def _roles(words: tuple[str, ...]) -> frozenset[Keyword | Role] | None:
+    """What the phrases are that the words make up, each as long as the rest allows; None where a word is not ours."""
+    behind: list[frozenset[Keyword | Role] | None] = [frozenset()]  # of the words from the last one back
+    for at in reversed(range(len(words))):
+        behind.append(None)
         for length in range(min(_LONGEST, len(words) - at), 0, -1):
-            role = _ROLES.get(words[at : at + length])
-            if role is not None:
+            role, rest = _ROLES.get(words[at : at + length]), behind[-1 - length]
+            if role is not None and rest is not None:
+                behind[-1] = rest | {role}
                 break
-        else:
-            yield None
-            return
-        yield role
-        at += length
+    return behind[-1]
 
 
 def _table() -> dict[tuple[str, ...], Keyword | Role]:
