@@ -251,6 +251,38 @@ async def test_a_batch_that_is_given_back_while_its_campaign_is_being_cancelled_
     assert await world.one("SELECT left_out FROM campaign_batches") == "cancelled"
 
 
+@pytest.mark.parametrize("first", ["the claim", "the cancel"])
+async def test_what_a_claim_leaves_of_a_batch_while_its_campaign_is_being_cancelled_is_left_out(
+    world, monkeypatch, first
+):
+    campaign, split = await world.campaign(await world.people(5)), batches._split
+
+    async def cancel(*_: object) -> None:
+        await world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+
+    async def cancel_and_split(*given: object):
+        await cancel()
+        return await split(*given)
+
+    if first == "the cancel":
+        monkeypatch.setattr(batches, "_split", cancel_and_split)
+    async with world.worker(Scripted(), Lane.MARKETING) as worker:
+        async with world.database.connection() as c:
+            if first == "the cancel":
+                batch = await batches.claim(c, worker.worker, Channel.EMAIL, 2)
+            else:
+                async with c.transaction():
+                    batch = await batches.claim(c, worker.worker, Channel.EMAIL, 2)
+                    cancelling = asyncio.create_task(cancel())
+                    waiting = asyncio.create_task(until_somebody_waits(world))
+                    await asyncio.wait([cancelling, waiting], return_when="FIRST_COMPLETED")
+                    waiting.cancel()
+                await cancelling
+        assert await worker._gate(batch) == []
+    counted = "SELECT array_agg(cardinality(recipients) || left_out ORDER BY n) FROM campaign_batches"
+    assert await world.one(counted) == ["2cancelled", "3cancelled"]
+
+
 async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_taken_again(world):
     """What a killed client had sent may be carried out once it has been recovered."""
     people = await world.people(5)
