@@ -243,7 +243,8 @@ class Born(NamedTuple):
 
 # Marketing's lane for notices, too: whatever goes to everybody. A notice's one repeat counts as spent, so that it is
 # sent at most once. Whoever has a message of this campaign keeps that one; where two of its people have become one, the
-# other counts among those who were not reached.
+# other counts among those who were not reached, also when the one has another address by now. Asked of each by itself:
+# what is joined may be read as a whole.
 _BEAR = f"""
 WITH born AS (
     INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic, template_version,
@@ -254,6 +255,9 @@ WITH born AS (
     FROM unnest(%(ids)s::uuid[], %(recipients)s::uuid[], %(addresses)s::uuid[], %(states)s::text[], %(reasons)s::text[],
         %(due)s::timestamptz[], %(decisions)s::text[])
         AS v (id, recipient_id, address_id, state, reason, due_at, decision)
+    WHERE (SELECT true FROM messages o WHERE o.campaign_id = %(campaign)s AND o.recipient_id = v.recipient_id
+           AND o.channel = %(channel)s AND NOT o.is_test AND o.state NOT IN ('suppressed', 'expired', 'cancelled')
+           LIMIT 1) IS NULL
     ON CONFLICT (campaign_id, recipient_id, channel, address_id) WHERE campaign_id IS NOT NULL AND NOT is_test
         DO NOTHING
     RETURNING id, recipient_id, state

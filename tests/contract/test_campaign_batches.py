@@ -347,12 +347,17 @@ async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_
     assert len(await world.of_campaign(campaign)) == 4
 
 
+async def write_to_ann_at(world: World, local: str) -> None:
+    """Product code says that this is her address now."""
+    email = EmailAddress.parse(f"{local}@example.test", allow_test_domains=True)
+    given = Given("ann", {Channel.EMAIL: GivenAddress.of(email, world.hasher)})
+    await world.database.transact(lambda c: who.settle(c, [given], new_id, replace=True))
+
+
 async def adopt(world: World, nameless: UUID, number: int) -> None:
     """Somebody who is known by name turns out to hold the address of this nameless one, of this number."""
     await world.execute("INSERT INTO recipients (id, external_id) VALUES (%s, 'ann') ON CONFLICT DO NOTHING", new_id())
-    email = EmailAddress.parse(f"person-{number}@example.test", allow_test_domains=True)
-    given = Given("ann", {Channel.EMAIL: GivenAddress.of(email, world.hasher)})
-    await world.database.transact(lambda c: who.settle(c, [given], new_id, replace=True))
+    await write_to_ann_at(world, f"person-{number}")
     assert await world.one("SELECT merged_into IS NOT NULL FROM recipients WHERE id = %s", nameless)
 
 
@@ -392,6 +397,27 @@ async def test_two_of_the_audience_who_have_become_one_get_it_once_and_the_repor
     assert sorted(str(one.to) for one in provider.sent) == ["person-0@example.test", "person-2@example.test"]
     assert set(await world.of_campaign(campaign)) == set(people[1:])
     assert await world.one("SELECT sum(unreachable) FROM campaign_batches") == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("ann", "nameless"), ("nameless", "ann")])
+async def test_who_has_got_it_at_one_address_does_not_get_it_again_at_another_after_an_adoption(world, before, after):
+    people = dict(zip(("nameless", "ann"), await world.people(2), strict=True))
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people["nameless"])
+    await world.execute("UPDATE recipients SET external_id = 'ann' WHERE id = %s", people["ann"])
+    campaign = await world.campaign([people[before]])
+    provider = Scripted()
+    await work(world, provider)
+    await adopt(world, people["nameless"], 0)
+    if before == "nameless":
+        await write_to_ann_at(world, "elsewhere")
+    await world.execute(
+        "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at)"
+        " VALUES (%s, 'email', %s, now(), now())", campaign, [people[after]],
+    )  # fmt: skip
+    await work(world, provider)
+    assert len(provider.sent) == 1
+    assert await world.of_campaign(campaign) == {people["ann"]: ("accepted", None)}
+    assert await world.one("SELECT array_agg(unreachable ORDER BY n) FROM campaign_batches") == [0, 1]
 
 
 async def test_what_a_dead_worker_had_in_hand_is_found_though_its_person_was_adopted(world):
