@@ -184,11 +184,11 @@ class Gate:
 
 async def _taken(c: Connection, facts: Sequence[Row]) -> set[tuple[UUID, bytes]]:
     """The shared addresses of these messages at which their campaigns have gone to somebody already."""
-    shared: defaultdict[UUID, set[bytes]] = defaultdict(set)
+    shared: defaultdict[tuple[UUID, Channel], set[bytes]] = defaultdict(set)
     for row in facts:
         if row["is_shared"]:
-            shared[row["campaign_id"]].add(row["address_hash"])
-    found = [await batches.lock_shared(c, campaign, shared[campaign]) for campaign in sorted(shared)]
+            shared[row["campaign_id"], Channel(row["channel"])].add(row["address_hash"])
+    found = [await batches.lock_shared(c, *of, shared[of]) for of in sorted(shared)]
     return set().union(*found)
 
 

@@ -205,7 +205,24 @@ async def facts_of(c: Connection, channel: Channel, people: Collection[UUID]) ->
     return await rows(c, _FACTS, (channel, list(people)))
 
 
-async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) -> set[tuple[UUID, bytes]]:
+# Who holds an address is found by one index, and who held it by another: asked together, all addresses are read.
+_TAKEN = """
+WITH held AS MATERIALIZED (
+    SELECT id, recipient_id, address_hash FROM addresses
+    WHERE channel = %(channel)s AND address_hash = ANY(%(hashes)s) AND removed_at IS NULL
+    UNION ALL
+    SELECT id, recipient_id, address_hash FROM addresses
+    WHERE channel = %(channel)s AND address_hash = ANY(%(hashes)s) AND removed_at IS NOT NULL
+)
+SELECT DISTINCT a.address_hash FROM held a JOIN messages m ON m.address_id = a.id AND m.recipient_id = a.recipient_id
+    AND m.channel = %(channel)s AND m.campaign_id = %(campaign)s AND NOT m.is_test
+WHERE m.state NOT IN ('suppressed', 'expired', 'cancelled') AND (m.step = 0 OR m.state NOT IN ('queued', 'claimed'))
+"""
+
+
+async def lock_shared(
+    c: Connection, campaign: UUID, channel: Channel, hashes: Collection[bytes]
+) -> set[tuple[UUID, bytes]]:
     """Of these addresses, which several people hold: those at which the campaign has gone to somebody already.
 
     Two batches with two holders of one address take turns until they commit. What waits in the queue may go, unless it
@@ -218,14 +235,7 @@ async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) 
         " FROM (SELECT digest FROM unnest(%s::bytea[]) AS asked (digest) ORDER BY digest) AS ordered",
         (campaign.hex, chosen),
     )
-    found = await rows(
-        c,
-        "SELECT DISTINCT a.address_hash FROM addresses a JOIN messages m ON m.address_id = a.id"
-        " AND m.recipient_id = a.recipient_id AND m.channel = a.channel AND m.campaign_id = %s AND NOT m.is_test"
-        " WHERE a.address_hash = ANY(%s) AND m.state NOT IN ('suppressed', 'expired', 'cancelled')"
-        " AND (m.step = 0 OR m.state NOT IN ('queued', 'claimed'))",
-        (campaign, chosen),
-    )
+    found = await rows(c, _TAKEN, {"campaign": campaign, "channel": channel, "hashes": chosen})
     return {(campaign, row["address_hash"]) for row in found}
 
 

@@ -28,6 +28,7 @@ from notifier.journal import boot_id
 from notifier.limits import Limits
 from notifier.rendering import Templates
 from notifier.store import batches, who
+from notifier.store.database import rows
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
 from tests.contract.test_deliver import Bell, until_somebody_waits
@@ -166,6 +167,21 @@ async def test_of_two_people_with_one_address_one_gets_it(world):
         map(str, [("accepted", None), ("accepted", None), ("suppressed", "duplicate_address")])
     )
     assert len({str(one.to) for one in provider.sent}) == len(provider.sent) == 2
+
+
+async def test_who_else_has_an_address_is_found_without_reading_all_addresses(world):
+    people = await world.people(3000)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE recipient_id = %s", people[1])
+    campaign = await world.campaign(people)
+    await work(world, Scripted())
+    await world.execute("ANALYZE")
+    digests = await world.one("SELECT array_agg(address_hash) FROM addresses WHERE recipient_id = ANY(%s)", people[:3])
+    async with await world.database.connect() as c, c.transaction():  # one that has read nothing before
+        taken = await batches.lock_shared(c, campaign, Channel.EMAIL, digests)
+        read = await rows(c, "SELECT relname, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables")
+    assert len(taken) == 2
+    counted = {row["relname"]: (row["seq_tup_read"], row["idx_tup_fetch"]) for row in read}
+    assert (counted["addresses"], counted["messages"]) == ((0, 3), (0, 2))
 
 
 async def test_the_one_with_the_same_address_gets_it_when_the_first_is_refused(world):
