@@ -64,10 +64,11 @@ class Gate:
         moved = [row["id"] for row in facts if row["recipient_id"] not in locked]  # adopted since the claim
         await messages.release(c, self.worker, moved, State.CLAIMED)
         facts = [row for row in facts if row["recipient_id"] in locked]
-        on_hold = await hold(c, facts, self.providers)
-        facts = [row for row in facts if row["id"] not in on_hold]
         of = {row["campaign_id"] for row in facts if row["campaign_id"]}
         campaigns = await batches.campaigns(c, of) if of else {}
+        await _expire_with(c, facts, campaigns)
+        on_hold = await hold(c, facts, self.providers)
+        facts = [row for row in facts if row["id"] not in on_hold]
         await self.judge.shelf.fetch(c, {row["template_version"] for row in facts})
         turns = await self._turns(c, [row for row in facts if row["step"]])
         decided = await self.judge(c, facts, Known(campaigns, turns, await _taken(c, facts)))
@@ -180,6 +181,17 @@ class Gate:
             for row, verdict in decided
             if isinstance(verdict, Permit) and (intent := attempts.get(row["id"]))
         ]
+
+
+async def _expire_with(c: Connection, facts: Sequence[Row], campaigns: Mapping[UUID, Campaign]) -> None:
+    """Whoever changes a campaign's expiry changes that of what waits: what was in hand then hears of it here."""
+    other: dict[UUID, datetime] = {}
+    for row in facts:
+        campaign = campaigns.get(row["campaign_id"])
+        if campaign and campaign.expires_at not in (None, row["expires_at"]) and not row["is_test"]:
+            row["expires_at"] = other[row["id"]] = campaign.expires_at
+    if other:
+        await messages.expire_at(c, other)
 
 
 async def _taken(c: Connection, facts: Sequence[Row]) -> set[tuple[UUID, bytes]]:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from notifier.rendering import Templates
 from notifier.store import batches, who
 from notifier.store.database import rows
 from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
+from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt, Unavailable
 from tests.contract.test_deliver import Bell, until_somebody_waits
 from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, new_id, take
 
@@ -150,6 +150,27 @@ async def test_what_a_gate_lays_aside_while_its_campaign_is_resumed_is_due_at_on
         await steering.follow(c, resumed)
     assert set((await world.of_campaign(campaign)).values()) == {("queued", "campaign_paused")}
     assert await world.one("SELECT count(*) FROM messages WHERE due_at <= clock_timestamp()") == 2
+
+
+@pytest.mark.parametrize("hours", [1, 5], ids=["earlier", "later"])
+async def test_what_is_in_hand_while_the_expiry_is_changed_expires_with_its_campaign(world, hours):
+    campaign = await world.campaign(await world.people(2), expires=timedelta(hours=3))
+    use, busy = Campaigns(world.templates, frozenset({Channel.EMAIL})), Scripted(lambda *_: Unavailable("451", ""))
+    said = {"expires_at": datetime.now(UTC) + timedelta(hours=hours)}
+    async with world.worker(busy, Lane.MARKETING) as deliver:
+        async with world.database.connection() as c:
+            batch = await deliver._claim_planned(c, Channel.EMAIL, 500)
+        permitted = await deliver._gate(batch)
+        await world.database.transact(lambda c: use.edit(c, campaign, said, OPERATOR))
+        outgoing, spoiled = deliver.compose(permitted)
+        await deliver._settle(permitted, await deliver._send(Channel.EMAIL, permitted, outgoing), spoiled)
+    passed = timedelta(hours=(hours + 3) // 2)  # the earlier of the two instants has passed, and the later has not
+    await world.execute("UPDATE campaigns SET expires_at = expires_at - %s", passed)
+    await world.execute("UPDATE messages SET expires_at = expires_at - %s, due_at = now()", passed)
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == (0 if hours == 1 else 2)
+    assert await world.one("SELECT count(*) FROM messages m, campaigns c WHERE m.expires_at = c.expires_at") == 2
 
 
 async def test_of_two_people_with_one_address_one_gets_it(world):
