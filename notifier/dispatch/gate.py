@@ -142,7 +142,7 @@ class Gate:
         try:
             template = self.judge.shelf[batch.template_version]
         except TemplateError:  # nothing of it will be rendered
-            return Times(campaign.expires_at)
+            return Times(campaign.expires_at, batch.starts_at if batch.step else None)
         steps = template.steps(self.providers)
         turn_at = template.route.turn_at(batch.step, batch.starts_at) if batch.step else None
         return Times(campaign.expires_at, turn_at, is_followed=batch.step < max(steps.values(), default=0))

@@ -683,6 +683,26 @@ async def test_the_second_channel_of_a_campaign_waits_until_the_first_is_decided
     assert await of_channels(world) == ["email accepted ", "sms suppressed reached_otherwise:email"]
 
 
+async def test_a_later_channel_whose_template_no_longer_compiles_fails_by_our_own_fault_and_takes_no_worker_down(
+    database, tmp_path
+):
+    """As after an upgrade, while batches wait for their turn."""
+    world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", 'mode = "first"'))
+    people = await world.people(3)
+    await on_two_channels(world, people)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE channel = 'email'")
+    await world.execute(
+        "UPDATE template_versions SET sources = sources || jsonb_build_object('password-reset/en/sms.j2', '{{ ')"
+    )
+    mail, text = Scripted(), Scripted()
+    async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        for _ in range(3):
+            await deliver(())
+            await all_is_due(world)
+    assert text.sent == []
+    assert await of_channels(world) == ["sms failed render:template"]
+
+
 async def test_while_the_first_channels_provider_is_paused_nobody_is_written_to_on_the_second(database, tmp_path):
     world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", 'mode = "first"'))
     people = await world.people(3)
