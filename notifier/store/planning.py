@@ -273,7 +273,8 @@ async def expire(c: Connection, campaign: UUID) -> int:
 
 async def finish(c: Connection, campaign: UUID) -> bool:
     """-> `finished`, when nobody is left to be planned and no message on its way; a paused one only when it expired."""
-    # In hand, and waiting: two small indexes. By the campaign alone, every message that it ever had would be looked at.
+    # In hand, and waiting: two small indexes. By the campaign alone, every message that it ever had would be looked at;
+    # and without an order, all that waits of other campaigns.
     moved = await c.execute(
         "WITH in_hand AS MATERIALIZED (SELECT campaign_id FROM messages WHERE worker_id IS NOT NULL)"
         " UPDATE campaigns s SET state = 'finished', ended_at = clock_timestamp(), pause_reason = NULL,"
@@ -284,8 +285,8 @@ async def finish(c: Connection, campaign: UUID) -> bool:
         " AND NOT EXISTS (SELECT 1 FROM campaign_batches b WHERE b.campaign_id = s.id"
         "  AND (b.decided_at IS NULL OR b.worker_id IS NOT NULL))"
         " AND NOT EXISTS (SELECT 1 FROM in_hand WHERE in_hand.campaign_id = s.id)"
-        " AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = s.id AND m.due_at IS NOT NULL"
-        "  AND m.state = 'queued' AND NOT m.is_test)",
+        " AND (SELECT true FROM messages m WHERE m.campaign_id = s.id AND m.due_at IS NOT NULL"
+        "  AND m.state = 'queued' AND NOT m.is_test ORDER BY m.id LIMIT 1) IS NULL",
         (campaign,),
     )
     return bool(moved.rowcount)

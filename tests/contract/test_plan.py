@@ -576,6 +576,31 @@ async def test_it_is_finished_when_no_batch_is_left_and_no_message_on_its_way(to
     assert over["ended_at"] is not None
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["made before the other", "made after it"])
+async def test_whether_it_is_finished_is_seen_without_reading_what_waits_of_others(town: Town, is_first) -> None:
+    campaigns = [await town.campaign(), await town.campaign()]
+    sent, other = campaigns if is_first else campaigns[::-1]
+    await town.world.execute(
+        "INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic,"
+        " template_version, expires_at, state, due_at) SELECT gen_random_uuid(), campaign, gen_random_uuid(),"
+        " gen_random_uuid(), 'email', 'marketing', 'marketing', 'product-news', 1, 'infinity',"
+        " CASE WHEN campaign = %s THEN 'queued' ELSE 'accepted' END,"
+        " CASE WHEN campaign = %s THEN now() + interval '9 hours' END"
+        " FROM unnest(%s::uuid[]) AS campaign, generate_series(1, 5000)",
+        other,
+        other,
+        [sent, other],
+    )
+    await town.world.execute("UPDATE campaigns SET state = 'sending'")
+    await town.world.execute("ANALYZE")
+    async with await town.world.database.connect() as c, c.transaction():  # one that has read nothing before
+        assert await planning.finish(c, sent)
+        read = await rows(
+            c, "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'messages'"
+        )
+    assert read == [{"seq_tup_read": 0, "idx_tup_fetch": 0}]
+
+
 async def test_a_test_send_does_not_keep_a_campaign_from_its_end(town: Town) -> None:
     people = await town.world.people(1)
     campaign = await town.campaign()
