@@ -263,6 +263,17 @@ async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
     return people + int(row["planned"])
 
 
+# People who left the audience before they were walked are none of it.
+_WALKED = "(SELECT sum(GREATEST(size, planned)) FROM campaign_walks w WHERE w.campaign_id = s.id)"
+
+
+async def count_again(c: Connection, campaign: UUID) -> None:
+    """Who was in a campaign that has just been cancelled, if it had begun."""
+    await c.execute(
+        f"UPDATE campaigns s SET audience_size = COALESCE({_WALKED}, audience_size) WHERE id = %s", (campaign,)
+    )
+
+
 async def expire(c: Connection, campaign: UUID) -> int:
     """Leave out whom a campaign had not got to when it expired; how many they are."""
     expired = "id = %s AND state IN ('sending', 'paused') AND expires_at <= clock_timestamp()"
@@ -278,8 +289,7 @@ async def finish(c: Connection, campaign: UUID) -> bool:
     moved = await c.execute(
         "WITH in_hand AS MATERIALIZED (SELECT campaign_id FROM messages WHERE worker_id IS NOT NULL)"
         " UPDATE campaigns s SET state = 'finished', ended_at = clock_timestamp(), pause_reason = NULL,"
-        " audience_size = (SELECT COALESCE(sum(GREATEST(size, planned)), 0) FROM campaign_walks w"
-        "  WHERE w.campaign_id = s.id)"
+        f" audience_size = COALESCE({_WALKED}, 0)"
         " WHERE s.id = %s AND (s.state = 'sending' OR s.state = 'paused' AND s.expires_at <= clock_timestamp())"
         " AND NOT EXISTS (SELECT 1 FROM campaign_walks w WHERE w.campaign_id = s.id AND w.ended_at IS NULL)"
         " AND NOT EXISTS (SELECT 1 FROM campaign_batches b WHERE b.campaign_id = s.id"

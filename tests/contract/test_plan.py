@@ -17,16 +17,19 @@ import pytest
 import structlog
 from psycopg.types.json import Jsonb
 
+from notifier.dispatch import steering
 from notifier.dispatch.plan import Plan
 from notifier.dispatch.shelf import Shelf
+from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import BATCHES_AHEAD
 from notifier.domain.messages import Lane
+from notifier.domain.reports import People
 from notifier.domain.routing import Mode, Route
 from notifier.domain.schedules import Schedule
 from notifier.errors import TemplateError
 from notifier.jobs import RINGS_AT_ONCE
 from notifier.scheduler import _schedule
-from notifier.store import planning, templates
+from notifier.store import planning, reports, templates
 from notifier.store.database import Connection, Database, Row, rows
 from notifier.store.planning import MOVED, Page, Slice, Walk
 from notifier_channels.contract import Channel
@@ -135,6 +138,13 @@ class Town:
         await self.world.execute(
             "UPDATE campaigns SET state = %s, pause_reason = %s, ended_at = %s WHERE id = %s", to, why, over, campaign
         )
+
+    async def people(self, campaign: UUID) -> People:
+        """As the report has them."""
+        async with self.world.database.connection() as c:
+            found = await reports.report(c, campaign)
+        assert found is not None
+        return found.people
 
     async def through(self, plan: Plan, campaign: UUID, looks: int = 500) -> None:
         """Plan and decide until it is over."""
@@ -619,6 +629,18 @@ async def test_whoever_comes_meanwhile_counts_in_the_end(town: Town) -> None:
     await town.world.people(5, prefix="late")
     await town.through(plan, campaign)
     assert (await town.row(campaign))["audience_size"] == 45 == len(await town.planned(campaign))
+
+
+async def test_who_left_the_audience_before_they_were_walked_is_none_of_a_cancelled_campaign(town: Town) -> None:
+    people = await town.world.people(10)
+    await town.world.execute("UPDATE recipients SET locale = 'de'")
+    campaign, plan = await town.campaign(audience={"filter": {"language": "de"}}), town.planner()
+    await plan.look()  # it begins, and ten are counted
+    await town.world.execute("UPDATE recipients SET locale = 'fr' WHERE id = ANY(%s)", people[:3])
+    await plan.look()
+    await town.world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+    found = await town.people(campaign)
+    assert (found.audience, found.not_planned, found.left_out) == (7, 0, {"cancelled": 7})
 
 
 async def test_one_that_expired_while_the_service_was_down_leaves_everybody_out_and_says_so(
