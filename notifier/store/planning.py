@@ -239,19 +239,24 @@ async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
 
     Returns how many people were left out by that. Those in no batch are added to its `left_out`, the batches are
     marked. What is in hand goes its way.
+
+    While it is not known who has moved out of a zone that has been walked, whoever was counted is taken to be there.
     """
     [row] = await rows(
         c,
         "WITH ended AS (UPDATE campaign_walks SET ended_at = clock_timestamp()"
-        "  WHERE campaign_id = %(id)s AND ended_at IS NULL RETURNING GREATEST(size - planned, 0) AS people),"
+        "  WHERE campaign_id = %(id)s AND ended_at IS NULL RETURNING zone, GREATEST(size - planned, 0) AS people),"
         " waiting AS MATERIALIZED (SELECT n FROM campaign_batches"
         "  WHERE campaign_id = %(id)s AND decided_at IS NULL AND due_at IS NOT NULL FOR UPDATE SKIP LOCKED),"
         " dropped AS (UPDATE campaign_batches b"
         "  SET due_at = NULL, decided_at = clock_timestamp(), left_out = %(reason)s"
         "  FROM waiting WHERE b.campaign_id = %(id)s AND b.n = waiting.n RETURNING b.recipients)"
-        " SELECT (SELECT COALESCE(sum(people), 0)::int FROM ended) AS unplanned,"
+        " SELECT GREATEST((SELECT COALESCE(sum(people), 0) FROM ended),"
+        "   (SELECT s.audience_size - sum(w.planned) FROM campaigns s JOIN campaign_walks w ON w.campaign_id = s.id"
+        "    WHERE s.id = %(id)s AND EXISTS (SELECT 1 FROM ended WHERE zone = %(moved)s) GROUP BY s.id)"
+        "  )::int AS unplanned,"
         "  (SELECT count(DISTINCT person) FROM dropped, unnest(dropped.recipients) AS person) AS planned",
-        {"id": campaign, "reason": reason},
+        {"id": campaign, "reason": reason, "moved": MOVED},
     )
     people: int = row["unplanned"]
     if people:

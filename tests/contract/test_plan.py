@@ -687,6 +687,33 @@ async def test_one_that_expires_on_its_way_leaves_out_whom_it_has_not_got_to(
     assert told(said, "campaign.expired")["began"] is True
 
 
+@pytest.mark.parametrize("end", ["expired", "cancelled"])
+async def test_who_moved_out_of_a_zone_that_was_walked_is_left_out_when_it_ends_before_theirs(
+    town: Town, end: str
+) -> None:
+    people = await town.world.people(6)
+    for zone, those in (("Asia/Tokyo", people[:3]), ("America/New_York", people[3:])):
+        await town.world.execute("UPDATE recipients SET timezone = %s WHERE id = ANY(%s)", zone, those)
+    in_tokyo = datetime.now(UTC) + timedelta(hours=9)
+    campaign = await town.campaign({"at": in_tokyo.strftime("%Y-%m-%dT%H:%M:%S"), "local": True})
+    plan = town.planner()
+    await plan.look()
+    await town.world.execute(
+        "UPDATE recipients SET timezone = 'America/New_York', updated_at = clock_timestamp() WHERE id = %s", people[0]
+    )
+    await plan.look()
+    assert await town.planned(campaign) == people[1:3]
+    if end == "cancelled":
+        await town.world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+    else:
+        await town.decide(campaign)
+        await town.world.execute("UPDATE campaigns SET expires_at = clock_timestamp()")
+        await plan.look()
+        assert (await town.row(campaign))["state"] == "finished"
+    found = await town.people(campaign)
+    assert (found.audience, found.not_planned, sum(found.left_out.values())) == (6, 0, 4 if end == "expired" else 6)
+
+
 async def test_a_batch_that_comes_back_from_a_dead_worker_after_the_expiry_is_left_out_too(town: Town) -> None:
     await town.world.people(10)
     campaign = await town.campaign()
