@@ -64,10 +64,11 @@ class Gate:
         moved = [row["id"] for row in facts if row["recipient_id"] not in locked]  # adopted since the claim
         await messages.release(c, self.worker, moved, State.CLAIMED)
         facts = [row for row in facts if row["recipient_id"] in locked]
-        on_hold = await hold(c, facts, self.providers)
-        facts = [row for row in facts if row["id"] not in on_hold]
         of = {row["campaign_id"] for row in facts if row["campaign_id"]}
         campaigns = await batches.campaigns(c, of) if of else {}
+        await _expire_with(c, facts, campaigns)
+        on_hold = await hold(c, facts, self.providers)
+        facts = [row for row in facts if row["id"] not in on_hold]
         await self.judge.shelf.fetch(c, {row["template_version"] for row in facts})
         turns = await self._turns(c, [row for row in facts if row["step"]])
         decided = await self.judge(c, facts, Known(campaigns, turns, await _taken(c, facts)))
@@ -141,7 +142,7 @@ class Gate:
         try:
             template = self.judge.shelf[batch.template_version]
         except TemplateError:  # nothing of it will be rendered
-            return Times(campaign.expires_at)
+            return Times(campaign.expires_at, batch.starts_at if batch.step else None)
         steps = template.steps(self.providers)
         turn_at = template.route.turn_at(batch.step, batch.starts_at) if batch.step else None
         return Times(campaign.expires_at, turn_at, is_followed=batch.step < max(steps.values(), default=0))
@@ -182,13 +183,24 @@ class Gate:
         ]
 
 
+async def _expire_with(c: Connection, facts: Sequence[Row], campaigns: Mapping[UUID, Campaign]) -> None:
+    """Whoever changes a campaign's expiry changes that of what waits: what was in hand then hears of it here."""
+    other: dict[UUID, datetime] = {}
+    for row in facts:
+        campaign = campaigns.get(row["campaign_id"])
+        if campaign and campaign.expires_at not in (None, row["expires_at"]) and not row["is_test"]:
+            row["expires_at"] = other[row["id"]] = campaign.expires_at
+    if other:
+        await messages.expire_at(c, other)
+
+
 async def _taken(c: Connection, facts: Sequence[Row]) -> set[tuple[UUID, bytes]]:
     """The shared addresses of these messages at which their campaigns have gone to somebody already."""
-    shared: defaultdict[UUID, set[bytes]] = defaultdict(set)
+    shared: defaultdict[tuple[UUID, Channel], set[bytes]] = defaultdict(set)
     for row in facts:
         if row["is_shared"]:
-            shared[row["campaign_id"]].add(row["address_hash"])
-    found = [await batches.lock_shared(c, campaign, shared[campaign]) for campaign in sorted(shared)]
+            shared[row["campaign_id"], Channel(row["channel"])].add(row["address_hash"])
+    found = [await batches.lock_shared(c, *of, shared[of]) for of in sorted(shared)]
     return set().union(*found)
 
 

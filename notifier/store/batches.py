@@ -7,7 +7,7 @@ transaction; until then a death costs nothing, and afterwards its messages are l
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -71,25 +71,19 @@ async def _campaigns(c: Connection, query: str, ids: Collection[UUID]) -> dict[U
 # In hand --------------------------------------------------------------------------------------------------------------
 
 # One that was taken in hand several times and never decided may be what brings workers down: it is not taken again, and
-# whoever finds the last of them dead pauses its campaign (`requeue`). What is more than the provider takes at once goes
-# on waiting as a batch of its own.
+# whoever finds the last of them dead pauses its campaign (`requeue`).
 _CLAIM = """
 WITH taken AS MATERIALIZED (
-    SELECT w.campaign_id, w.n, w.recipients[%(limit)s + 1 :] AS rest,
-           w.channel, w.step, w.starts_at, w.due_at, w.is_paced
+    SELECT w.campaign_id, w.n, w.due_at
     FROM campaign_batches w JOIN campaigns s ON s.id = w.campaign_id AND s.state = 'sending'
     WHERE w.channel = %(channel)s AND w.due_at <= statement_timestamp() AND w.claims < %(claims)s
     ORDER BY w.due_at, w.campaign_id, w.n LIMIT 1 FOR NO KEY UPDATE OF w SKIP LOCKED
-), rest AS (
-    INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, due_at, is_paced)
-    SELECT campaign_id, channel, step, rest, starts_at, due_at, is_paced FROM taken WHERE cardinality(rest) > 0
 )
-UPDATE campaign_batches b SET worker_id = %(worker)s, due_at = NULL, claims = b.claims + 1,
-    recipients = b.recipients[: %(limit)s]
+UPDATE campaign_batches b SET worker_id = %(worker)s, due_at = NULL, claims = b.claims + 1
 FROM campaigns c, taken
 WHERE (b.campaign_id, b.n) = (taken.campaign_id, taken.n) AND c.id = b.campaign_id
 RETURNING b.campaign_id, b.n, b.channel, b.step, b.recipients, b.starts_at, b.is_paced,
-          c.rate, c.template_version, c.topic, c.category
+          c.rate, c.template_version, c.topic, c.category, taken.due_at
 """
 MAX_CLAIMS = 3
 
@@ -101,7 +95,37 @@ async def claim(c: Connection, worker: int, channel: Channel, limit: int) -> Pla
     if not found:
         return None
     row = found[0]
-    return PlannedBatch(**{**row, "channel": Channel(row["channel"]), "category": Category(row["category"])})
+    due_at: datetime = row.pop("due_at")
+    batch = PlannedBatch(**{**row, "channel": Channel(row["channel"]), "category": Category(row["category"])})
+    return await _split(c, worker, batch, limit, due_at) if len(batch.recipients) > limit else batch
+
+
+# Whoever cancels a campaign puts aside what waits, and would not see what a claim is about to leave: they take turns.
+_SPLIT = """
+WITH held AS MATERIALIZED (
+    SELECT b.*, s.state, s.is_over
+    FROM (SELECT id, state, state IN ('cancelled', 'finished') AS is_over FROM campaigns WHERE id = %(campaign)s
+          FOR SHARE) AS s
+    JOIN campaign_batches b ON b.campaign_id = s.id AND b.n = %(n)s AND b.worker_id = %(worker)s
+    FOR NO KEY UPDATE OF b
+), rest AS (
+    INSERT INTO campaign_batches (campaign_id, channel, step, recipients, starts_at, is_paced, due_at, decided_at,
+        left_out)
+    SELECT campaign_id, channel, step, recipients[%(limit)s + 1 :], starts_at, is_paced,
+        CASE WHEN NOT is_over THEN %(due_at)s END, CASE WHEN is_over THEN clock_timestamp() END,
+        CASE WHEN is_over THEN state END
+    FROM held
+)
+UPDATE campaign_batches b SET recipients = b.recipients[: %(limit)s]
+FROM held WHERE (b.campaign_id, b.n) = (held.campaign_id, held.n)
+"""
+
+
+async def _split(c: Connection, worker: int, batch: PlannedBatch, limit: int, due_at: datetime) -> PlannedBatch:
+    """What is more than the provider takes at once goes on waiting as a batch of its own, since `due_at`."""
+    asked = {"campaign": batch.campaign_id, "n": batch.n, "worker": worker, "limit": limit, "due_at": due_at}
+    await c.execute(_SPLIT, asked)
+    return replace(batch, recipients=batch.recipients[:limit])
 
 
 async def waiting(c: Connection, channels: Sequence[Channel]) -> set[Channel]:
@@ -181,7 +205,24 @@ async def facts_of(c: Connection, channel: Channel, people: Collection[UUID]) ->
     return await rows(c, _FACTS, (channel, list(people)))
 
 
-async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) -> set[tuple[UUID, bytes]]:
+# Who holds an address is found by one index, and who held it by another: asked together, all addresses are read.
+_TAKEN = """
+WITH held AS MATERIALIZED (
+    SELECT id, recipient_id, address_hash FROM addresses
+    WHERE channel = %(channel)s AND address_hash = ANY(%(hashes)s) AND removed_at IS NULL
+    UNION ALL
+    SELECT id, recipient_id, address_hash FROM addresses
+    WHERE channel = %(channel)s AND address_hash = ANY(%(hashes)s) AND removed_at IS NOT NULL
+)
+SELECT DISTINCT a.address_hash FROM held a JOIN messages m ON m.address_id = a.id AND m.recipient_id = a.recipient_id
+    AND m.channel = %(channel)s AND m.campaign_id = %(campaign)s AND NOT m.is_test
+WHERE m.state NOT IN ('suppressed', 'expired', 'cancelled') AND (m.step = 0 OR m.state NOT IN ('queued', 'claimed'))
+"""
+
+
+async def lock_shared(
+    c: Connection, campaign: UUID, channel: Channel, hashes: Collection[bytes]
+) -> set[tuple[UUID, bytes]]:
     """Of these addresses, which several people hold: those at which the campaign has gone to somebody already.
 
     Two batches with two holders of one address take turns until they commit. What waits in the queue may go, unless it
@@ -194,14 +235,7 @@ async def lock_shared(c: Connection, campaign: UUID, hashes: Collection[bytes]) 
         " FROM (SELECT digest FROM unnest(%s::bytea[]) AS asked (digest) ORDER BY digest) AS ordered",
         (campaign.hex, chosen),
     )
-    found = await rows(
-        c,
-        "SELECT DISTINCT a.address_hash FROM addresses a JOIN messages m ON m.address_id = a.id"
-        " AND m.recipient_id = a.recipient_id AND m.channel = a.channel AND m.campaign_id = %s AND NOT m.is_test"
-        " WHERE a.address_hash = ANY(%s) AND m.state NOT IN ('suppressed', 'expired', 'cancelled')"
-        " AND (m.step = 0 OR m.state NOT IN ('queued', 'claimed'))",
-        (campaign, chosen),
-    )
+    found = await rows(c, _TAKEN, {"campaign": campaign, "channel": channel, "hashes": chosen})
     return {(campaign, row["address_hash"]) for row in found}
 
 
@@ -219,7 +253,8 @@ class Born(NamedTuple):
 
 # Marketing's lane for notices, too: whatever goes to everybody. A notice's one repeat counts as spent, so that it is
 # sent at most once. Whoever has a message of this campaign keeps that one; where two of its people have become one, the
-# other counts among those who were not reached.
+# other counts among those who were not reached, also when the one has another address by now. Asked of each by itself:
+# what is joined may be read as a whole.
 _BEAR = f"""
 WITH born AS (
     INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic, template_version,
@@ -230,6 +265,9 @@ WITH born AS (
     FROM unnest(%(ids)s::uuid[], %(recipients)s::uuid[], %(addresses)s::uuid[], %(states)s::text[], %(reasons)s::text[],
         %(due)s::timestamptz[], %(decisions)s::text[])
         AS v (id, recipient_id, address_id, state, reason, due_at, decision)
+    WHERE (SELECT true FROM messages o WHERE o.campaign_id = %(campaign)s AND o.recipient_id = v.recipient_id
+           AND o.channel = %(channel)s AND NOT o.is_test AND o.state NOT IN ('suppressed', 'expired', 'cancelled')
+           LIMIT 1) IS NULL
     ON CONFLICT (campaign_id, recipient_id, channel, address_id) WHERE campaign_id IS NOT NULL AND NOT is_test
         DO NOTHING
     RETURNING id, recipient_id, state

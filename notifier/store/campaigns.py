@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from notifier.domain.campaigns import CampaignState, may_become
 from notifier.domain.messages import Category
 from notifier.store.database import Connection, Row, rows
-from notifier.store.planning import leave_out
+from notifier.store.planning import count_again, leave_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +234,7 @@ async def cancel(c: Connection, id_: UUID) -> bool:
     moved = await _move(c, id_, CampaignState.CANCELLED, "ended_at = clock_timestamp(), pause_reason = NULL")
     if moved:
         await leave_out(c, id_, "cancelled")
+        await count_again(c, id_)
     return moved
 
 

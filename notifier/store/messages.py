@@ -197,6 +197,15 @@ async def facts_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     return await rows(c, _FACTS, (list(ids),))
 
 
+async def expire_at(c: Connection, instants: Mapping[UUID, datetime]) -> None:
+    """Let these messages, which are locked, expire at another instant."""
+    await c.execute(
+        "UPDATE messages m SET expires_at = v.at FROM unnest(%s::uuid[], %s::timestamptz[]) AS v (id, at)"
+        " WHERE m.id = v.id",
+        (list(instants), list(instants.values())),
+    )
+
+
 async def earlier_of(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     """For each of these messages of a later step, how those of the earlier steps stand."""
     return await rows(

@@ -239,19 +239,24 @@ async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
 
     Returns how many people were left out by that. Those in no batch are added to its `left_out`, the batches are
     marked. What is in hand goes its way.
+
+    While it is not known who has moved out of a zone that has been walked, whoever was counted is taken to be there.
     """
     [row] = await rows(
         c,
         "WITH ended AS (UPDATE campaign_walks SET ended_at = clock_timestamp()"
-        "  WHERE campaign_id = %(id)s AND ended_at IS NULL RETURNING GREATEST(size - planned, 0) AS people),"
+        "  WHERE campaign_id = %(id)s AND ended_at IS NULL RETURNING zone, GREATEST(size - planned, 0) AS people),"
         " waiting AS MATERIALIZED (SELECT n FROM campaign_batches"
         "  WHERE campaign_id = %(id)s AND decided_at IS NULL AND due_at IS NOT NULL FOR UPDATE SKIP LOCKED),"
         " dropped AS (UPDATE campaign_batches b"
         "  SET due_at = NULL, decided_at = clock_timestamp(), left_out = %(reason)s"
         "  FROM waiting WHERE b.campaign_id = %(id)s AND b.n = waiting.n RETURNING b.recipients)"
-        " SELECT (SELECT COALESCE(sum(people), 0)::int FROM ended) AS unplanned,"
+        " SELECT GREATEST((SELECT COALESCE(sum(people), 0) FROM ended),"
+        "   (SELECT s.audience_size - sum(w.planned) FROM campaigns s JOIN campaign_walks w ON w.campaign_id = s.id"
+        "    WHERE s.id = %(id)s AND EXISTS (SELECT 1 FROM ended WHERE zone = %(moved)s) GROUP BY s.id)"
+        "  )::int AS unplanned,"
         "  (SELECT count(DISTINCT person) FROM dropped, unnest(dropped.recipients) AS person) AS planned",
-        {"id": campaign, "reason": reason},
+        {"id": campaign, "reason": reason, "moved": MOVED},
     )
     people: int = row["unplanned"]
     if people:
@@ -261,6 +266,17 @@ async def leave_out(c: Connection, campaign: UUID, reason: str) -> int:
             {"id": campaign, "reason": reason, "people": people},
         )
     return people + int(row["planned"])
+
+
+# People who left the audience before they were walked are none of it.
+_WALKED = "(SELECT sum(GREATEST(size, planned)) FROM campaign_walks w WHERE w.campaign_id = s.id)"
+
+
+async def count_again(c: Connection, campaign: UUID) -> None:
+    """Who was in a campaign that has just been cancelled, if it had begun."""
+    await c.execute(
+        f"UPDATE campaigns s SET audience_size = COALESCE({_WALKED}, audience_size) WHERE id = %s", (campaign,)
+    )
 
 
 async def expire(c: Connection, campaign: UUID) -> int:
@@ -273,19 +289,19 @@ async def expire(c: Connection, campaign: UUID) -> int:
 
 async def finish(c: Connection, campaign: UUID) -> bool:
     """-> `finished`, when nobody is left to be planned and no message on its way; a paused one only when it expired."""
-    # In hand, and waiting: two small indexes. By the campaign alone, every message that it ever had would be looked at.
+    # In hand, and waiting: two small indexes. By the campaign alone, every message that it ever had would be looked at;
+    # and without an order, all that waits of other campaigns.
     moved = await c.execute(
         "WITH in_hand AS MATERIALIZED (SELECT campaign_id FROM messages WHERE worker_id IS NOT NULL)"
         " UPDATE campaigns s SET state = 'finished', ended_at = clock_timestamp(), pause_reason = NULL,"
-        " audience_size = (SELECT COALESCE(sum(GREATEST(size, planned)), 0) FROM campaign_walks w"
-        "  WHERE w.campaign_id = s.id)"
+        f" audience_size = COALESCE({_WALKED}, 0)"
         " WHERE s.id = %s AND (s.state = 'sending' OR s.state = 'paused' AND s.expires_at <= clock_timestamp())"
         " AND NOT EXISTS (SELECT 1 FROM campaign_walks w WHERE w.campaign_id = s.id AND w.ended_at IS NULL)"
         " AND NOT EXISTS (SELECT 1 FROM campaign_batches b WHERE b.campaign_id = s.id"
         "  AND (b.decided_at IS NULL OR b.worker_id IS NOT NULL))"
         " AND NOT EXISTS (SELECT 1 FROM in_hand WHERE in_hand.campaign_id = s.id)"
-        " AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.campaign_id = s.id AND m.due_at IS NOT NULL"
-        "  AND m.state = 'queued' AND NOT m.is_test)",
+        " AND (SELECT true FROM messages m WHERE m.campaign_id = s.id AND m.due_at IS NOT NULL"
+        "  AND m.state = 'queued' AND NOT m.is_test ORDER BY m.id LIMIT 1) IS NULL",
         (campaign,),
     )
     return bool(moved.rowcount)

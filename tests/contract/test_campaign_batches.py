@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -28,8 +28,9 @@ from notifier.journal import boot_id
 from notifier.limits import Limits
 from notifier.rendering import Templates
 from notifier.store import batches, who
+from notifier.store.database import rows
 from notifier_channels.addresses import EmailAddress
-from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt
+from notifier_channels.contract import Ambiguous, Channel, Mailbox, Misconfigured, Receipt, Unavailable
 from tests.contract.test_deliver import Bell, until_somebody_waits
 from tests.world import IDENTITY, MANDATORY, MARKETING, TEMPLATES, Scripted, World, claim, new_id, take
 
@@ -151,6 +152,27 @@ async def test_what_a_gate_lays_aside_while_its_campaign_is_resumed_is_due_at_on
     assert await world.one("SELECT count(*) FROM messages WHERE due_at <= clock_timestamp()") == 2
 
 
+@pytest.mark.parametrize("hours", [1, 5], ids=["earlier", "later"])
+async def test_what_is_in_hand_while_the_expiry_is_changed_expires_with_its_campaign(world, hours):
+    campaign = await world.campaign(await world.people(2), expires=timedelta(hours=3))
+    use, busy = Campaigns(world.templates, frozenset({Channel.EMAIL})), Scripted(lambda *_: Unavailable("451", ""))
+    said = {"expires_at": datetime.now(UTC) + timedelta(hours=hours)}
+    async with world.worker(busy, Lane.MARKETING) as deliver:
+        async with world.database.connection() as c:
+            batch = await deliver._claim_planned(c, Channel.EMAIL, 500)
+        permitted = await deliver._gate(batch)
+        await world.database.transact(lambda c: use.edit(c, campaign, said, OPERATOR))
+        outgoing, spoiled = deliver.compose(permitted)
+        await deliver._settle(permitted, await deliver._send(Channel.EMAIL, permitted, outgoing), spoiled)
+    passed = timedelta(hours=(hours + 3) // 2)  # the earlier of the two instants has passed, and the later has not
+    await world.execute("UPDATE campaigns SET expires_at = expires_at - %s", passed)
+    await world.execute("UPDATE messages SET expires_at = expires_at - %s, due_at = now()", passed)
+    provider = Scripted()
+    await work(world, provider)
+    assert len(provider.sent) == (0 if hours == 1 else 2)
+    assert await world.one("SELECT count(*) FROM messages m, campaigns c WHERE m.expires_at = c.expires_at") == 2
+
+
 async def test_of_two_people_with_one_address_one_gets_it(world):
     people = await world.people(3)
     await world.execute(
@@ -166,6 +188,21 @@ async def test_of_two_people_with_one_address_one_gets_it(world):
         map(str, [("accepted", None), ("accepted", None), ("suppressed", "duplicate_address")])
     )
     assert len({str(one.to) for one in provider.sent}) == len(provider.sent) == 2
+
+
+async def test_who_else_has_an_address_is_found_without_reading_all_addresses(world):
+    people = await world.people(3000)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE recipient_id = %s", people[1])
+    campaign = await world.campaign(people)
+    await work(world, Scripted())
+    await world.execute("ANALYZE")
+    digests = await world.one("SELECT array_agg(address_hash) FROM addresses WHERE recipient_id = ANY(%s)", people[:3])
+    async with await world.database.connect() as c, c.transaction():  # one that has read nothing before
+        taken = await batches.lock_shared(c, campaign, Channel.EMAIL, digests)
+        read = await rows(c, "SELECT relname, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables")
+    assert len(taken) == 2
+    counted = {row["relname"]: (row["seq_tup_read"], row["idx_tup_fetch"]) for row in read}
+    assert (counted["addresses"], counted["messages"]) == ((0, 3), (0, 2))
 
 
 async def test_the_one_with_the_same_address_gets_it_when_the_first_is_refused(world):
@@ -251,6 +288,38 @@ async def test_a_batch_that_is_given_back_while_its_campaign_is_being_cancelled_
     assert await world.one("SELECT left_out FROM campaign_batches") == "cancelled"
 
 
+@pytest.mark.parametrize("first", ["the claim", "the cancel"])
+async def test_what_a_claim_leaves_of_a_batch_while_its_campaign_is_being_cancelled_is_left_out(
+    world, monkeypatch, first
+):
+    campaign, split = await world.campaign(await world.people(5)), batches._split
+
+    async def cancel(*_: object) -> None:
+        await world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+
+    async def cancel_and_split(*given: object):
+        await cancel()
+        return await split(*given)
+
+    if first == "the cancel":
+        monkeypatch.setattr(batches, "_split", cancel_and_split)
+    async with world.worker(Scripted(), Lane.MARKETING) as worker:
+        async with world.database.connection() as c:
+            if first == "the cancel":
+                batch = await batches.claim(c, worker.worker, Channel.EMAIL, 2)
+            else:
+                async with c.transaction():
+                    batch = await batches.claim(c, worker.worker, Channel.EMAIL, 2)
+                    cancelling = asyncio.create_task(cancel())
+                    waiting = asyncio.create_task(until_somebody_waits(world))
+                    await asyncio.wait([cancelling, waiting], return_when="FIRST_COMPLETED")
+                    waiting.cancel()
+                await cancelling
+        assert await worker._gate(batch) == []
+    counted = "SELECT array_agg(cardinality(recipients) || left_out ORDER BY n) FROM campaign_batches"
+    assert await world.one(counted) == ["2cancelled", "3cancelled"]
+
+
 async def test_a_batch_that_the_server_hands_to_a_worker_after_its_death_is_taken_again(world):
     """What a killed client had sent may be carried out once it has been recovered."""
     people = await world.people(5)
@@ -315,12 +384,17 @@ async def test_a_batch_of_a_worker_that_died_after_its_intent_is_settled_by_the_
     assert len(await world.of_campaign(campaign)) == 4
 
 
+async def write_to_ann_at(world: World, local: str) -> None:
+    """Product code says that this is her address now."""
+    email = EmailAddress.parse(f"{local}@example.test", allow_test_domains=True)
+    given = Given("ann", {Channel.EMAIL: GivenAddress.of(email, world.hasher)})
+    await world.database.transact(lambda c: who.settle(c, [given], new_id, replace=True))
+
+
 async def adopt(world: World, nameless: UUID, number: int) -> None:
     """Somebody who is known by name turns out to hold the address of this nameless one, of this number."""
     await world.execute("INSERT INTO recipients (id, external_id) VALUES (%s, 'ann') ON CONFLICT DO NOTHING", new_id())
-    email = EmailAddress.parse(f"person-{number}@example.test", allow_test_domains=True)
-    given = Given("ann", {Channel.EMAIL: GivenAddress.of(email, world.hasher)})
-    await world.database.transact(lambda c: who.settle(c, [given], new_id, replace=True))
+    await write_to_ann_at(world, f"person-{number}")
     assert await world.one("SELECT merged_into IS NOT NULL FROM recipients WHERE id = %s", nameless)
 
 
@@ -360,6 +434,27 @@ async def test_two_of_the_audience_who_have_become_one_get_it_once_and_the_repor
     assert sorted(str(one.to) for one in provider.sent) == ["person-0@example.test", "person-2@example.test"]
     assert set(await world.of_campaign(campaign)) == set(people[1:])
     assert await world.one("SELECT sum(unreachable) FROM campaign_batches") == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("ann", "nameless"), ("nameless", "ann")])
+async def test_who_has_got_it_at_one_address_does_not_get_it_again_at_another_after_an_adoption(world, before, after):
+    people = dict(zip(("nameless", "ann"), await world.people(2), strict=True))
+    await world.execute("UPDATE recipients SET external_id = NULL WHERE id = %s", people["nameless"])
+    await world.execute("UPDATE recipients SET external_id = 'ann' WHERE id = %s", people["ann"])
+    campaign = await world.campaign([people[before]])
+    provider = Scripted()
+    await work(world, provider)
+    await adopt(world, people["nameless"], 0)
+    if before == "nameless":
+        await write_to_ann_at(world, "elsewhere")
+    await world.execute(
+        "INSERT INTO campaign_batches (campaign_id, channel, recipients, starts_at, due_at)"
+        " VALUES (%s, 'email', %s, now(), now())", campaign, [people[after]],
+    )  # fmt: skip
+    await work(world, provider)
+    assert len(provider.sent) == 1
+    assert await world.of_campaign(campaign) == {people["ann"]: ("accepted", None)}
+    assert await world.one("SELECT array_agg(unreachable ORDER BY n) FROM campaign_batches") == [0, 1]
 
 
 async def test_what_a_dead_worker_had_in_hand_is_found_though_its_person_was_adopted(world):
@@ -586,6 +681,26 @@ async def test_the_second_channel_of_a_campaign_waits_until_the_first_is_decided
         await deliver(())
     assert (len(mail.sent), len(text.sent)) == (3, 0)
     assert await of_channels(world) == ["email accepted ", "sms suppressed reached_otherwise:email"]
+
+
+async def test_a_later_channel_whose_template_no_longer_compiles_fails_by_our_own_fault_and_takes_no_worker_down(
+    database, tmp_path
+):
+    """As after an upgrade, while batches wait for their turn."""
+    world = World(database, tmp_path / "journals", templates=routed(tmp_path / "templates", 'mode = "first"'))
+    people = await world.people(3)
+    await on_two_channels(world, people)
+    await world.execute("UPDATE addresses SET removed_at = now() WHERE channel = 'email'")
+    await world.execute(
+        "UPDATE template_versions SET sources = sources || jsonb_build_object('password-reset/en/sms.j2', '{{ ')"
+    )
+    mail, text = Scripted(), Scripted()
+    async with world.worker({Channel.EMAIL: mail, Channel.SMS: text}, Lane.MARKETING) as deliver:
+        for _ in range(3):
+            await deliver(())
+            await all_is_due(world)
+    assert text.sent == []
+    assert await of_channels(world) == ["sms failed render:template"]
 
 
 async def test_while_the_first_channels_provider_is_paused_nobody_is_written_to_on_the_second(database, tmp_path):

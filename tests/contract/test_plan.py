@@ -17,16 +17,19 @@ import pytest
 import structlog
 from psycopg.types.json import Jsonb
 
+from notifier.dispatch import steering
 from notifier.dispatch.plan import Plan
 from notifier.dispatch.shelf import Shelf
+from notifier.domain.access import OPERATOR
 from notifier.domain.campaigns import BATCHES_AHEAD
 from notifier.domain.messages import Lane
+from notifier.domain.reports import People
 from notifier.domain.routing import Mode, Route
 from notifier.domain.schedules import Schedule
 from notifier.errors import TemplateError
 from notifier.jobs import RINGS_AT_ONCE
 from notifier.scheduler import _schedule
-from notifier.store import planning, templates
+from notifier.store import planning, reports, templates
 from notifier.store.database import Connection, Database, Row, rows
 from notifier.store.planning import MOVED, Page, Slice, Walk
 from notifier_channels.contract import Channel
@@ -135,6 +138,13 @@ class Town:
         await self.world.execute(
             "UPDATE campaigns SET state = %s, pause_reason = %s, ended_at = %s WHERE id = %s", to, why, over, campaign
         )
+
+    async def people(self, campaign: UUID) -> People:
+        """As the report has them."""
+        async with self.world.database.connection() as c:
+            found = await reports.report(c, campaign)
+        assert found is not None
+        return found.people
 
     async def through(self, plan: Plan, campaign: UUID, looks: int = 500) -> None:
         """Plan and decide until it is over."""
@@ -576,6 +586,31 @@ async def test_it_is_finished_when_no_batch_is_left_and_no_message_on_its_way(to
     assert over["ended_at"] is not None
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["made before the other", "made after it"])
+async def test_whether_it_is_finished_is_seen_without_reading_what_waits_of_others(town: Town, is_first) -> None:
+    campaigns = [await town.campaign(), await town.campaign()]
+    sent, other = campaigns if is_first else campaigns[::-1]
+    await town.world.execute(
+        "INSERT INTO messages (id, campaign_id, recipient_id, address_id, channel, lane, category, topic,"
+        " template_version, expires_at, state, due_at) SELECT gen_random_uuid(), campaign, gen_random_uuid(),"
+        " gen_random_uuid(), 'email', 'marketing', 'marketing', 'product-news', 1, 'infinity',"
+        " CASE WHEN campaign = %s THEN 'queued' ELSE 'accepted' END,"
+        " CASE WHEN campaign = %s THEN now() + interval '9 hours' END"
+        " FROM unnest(%s::uuid[]) AS campaign, generate_series(1, 5000)",
+        other,
+        other,
+        [sent, other],
+    )
+    await town.world.execute("UPDATE campaigns SET state = 'sending'")
+    await town.world.execute("ANALYZE")
+    async with await town.world.database.connect() as c, c.transaction():  # one that has read nothing before
+        assert await planning.finish(c, sent)
+        read = await rows(
+            c, "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'messages'"
+        )
+    assert read == [{"seq_tup_read": 0, "idx_tup_fetch": 0}]
+
+
 async def test_a_test_send_does_not_keep_a_campaign_from_its_end(town: Town) -> None:
     people = await town.world.people(1)
     campaign = await town.campaign()
@@ -594,6 +629,18 @@ async def test_whoever_comes_meanwhile_counts_in_the_end(town: Town) -> None:
     await town.world.people(5, prefix="late")
     await town.through(plan, campaign)
     assert (await town.row(campaign))["audience_size"] == 45 == len(await town.planned(campaign))
+
+
+async def test_who_left_the_audience_before_they_were_walked_is_none_of_a_cancelled_campaign(town: Town) -> None:
+    people = await town.world.people(10)
+    await town.world.execute("UPDATE recipients SET locale = 'de'")
+    campaign, plan = await town.campaign(audience={"filter": {"language": "de"}}), town.planner()
+    await plan.look()  # it begins, and ten are counted
+    await town.world.execute("UPDATE recipients SET locale = 'fr' WHERE id = ANY(%s)", people[:3])
+    await plan.look()
+    await town.world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+    found = await town.people(campaign)
+    assert (found.audience, found.not_planned, found.left_out) == (7, 0, {"cancelled": 7})
 
 
 async def test_one_that_expired_while_the_service_was_down_leaves_everybody_out_and_says_so(
@@ -638,6 +685,33 @@ async def test_one_that_expires_on_its_way_leaves_out_whom_it_has_not_got_to(
     assert (over["state"], over["audience_size"]) == ("finished", 100)
     assert len(await town.planned(campaign)) + over["left_out"]["expired"] == 100
     assert told(said, "campaign.expired")["began"] is True
+
+
+@pytest.mark.parametrize("end", ["expired", "cancelled"])
+async def test_who_moved_out_of_a_zone_that_was_walked_is_left_out_when_it_ends_before_theirs(
+    town: Town, end: str
+) -> None:
+    people = await town.world.people(6)
+    for zone, those in (("Asia/Tokyo", people[:3]), ("America/New_York", people[3:])):
+        await town.world.execute("UPDATE recipients SET timezone = %s WHERE id = ANY(%s)", zone, those)
+    in_tokyo = datetime.now(UTC) + timedelta(hours=9)
+    campaign = await town.campaign({"at": in_tokyo.strftime("%Y-%m-%dT%H:%M:%S"), "local": True})
+    plan = town.planner()
+    await plan.look()
+    await town.world.execute(
+        "UPDATE recipients SET timezone = 'America/New_York', updated_at = clock_timestamp() WHERE id = %s", people[0]
+    )
+    await plan.look()
+    assert await town.planned(campaign) == people[1:3]
+    if end == "cancelled":
+        await town.world.database.transact(lambda c: steering.cancel(c, campaign, OPERATOR))
+    else:
+        await town.decide(campaign)
+        await town.world.execute("UPDATE campaigns SET expires_at = clock_timestamp()")
+        await plan.look()
+        assert (await town.row(campaign))["state"] == "finished"
+    found = await town.people(campaign)
+    assert (found.audience, found.not_planned, sum(found.left_out.values())) == (6, 0, 4 if end == "expired" else 6)
 
 
 async def test_a_batch_that_comes_back_from_a_dead_worker_after_the_expiry_is_left_out_too(town: Town) -> None:
