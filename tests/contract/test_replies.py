@@ -363,6 +363,16 @@ async def test_one_file_that_cannot_be_read_holds_up_no_other(kept, wire, town):
     assert [one["event"] for one in logs] == ["reply.not_caught_up", "reply.caught_up"]
 
 
+async def test_a_file_that_may_not_be_read_makes_nobody_deaf(kept, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    (kept.directory / "a.json").mkdir(parents=True)  # what another account has written fails in the same way
+    with capture_logs() as logs:
+        assert "no more text messages" in await kept(reply(Keyword.STOP))
+    assert not await allowed(town, ann)
+    assert [one["event"] for one in logs] == ["reply.not_caught_up"]
+
+
 async def test_what_was_kept_waits_until_the_database_is_back(kept, wire, town):
     await in_an_outage(wire, kept, reply(Keyword.STOP))
     wire.is_cut = True
