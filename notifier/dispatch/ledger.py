@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from notifier.dispatch.refusals import Withdrawal, Withdrawn, end_asking, topic_named, withdraw
+from notifier.dispatch.refusals import Withdrawal, Withdrawn, end_asking, not_yet_their_own, topic_named, withdraw
 from notifier.domain.basis import TERMS, Basis, Unfounded, end_of
 from notifier.domain.consent import ANY, ConsentEvent, Suppression, Topic
 from notifier.domain.recipients import Hasher
@@ -141,9 +141,11 @@ class Ledger:
             for one in said.changes
             if not one.granted
         }
-        noes = [no for one, no in refused.items() if one in new]
+        repeats = [no for one, no in refused.items() if one not in new]
+        own = await not_yet_their_own(c, repeats)
+        noes = [*(no for one, no in refused.items() if one in new), *own]
         withdrawn = await withdraw(c, noes, self.look.topics)
-        await end_asking(c, [no for one, no in refused.items() if one not in new], self.look.topics)
+        await end_asking(c, [no for no in repeats if no not in own], self.look.topics)
         yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
         proof = {**evidence, "basis": str(said.basis)}
         numbers = await consent.record(

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from notifier.domain.consent import Topic
+from notifier.domain.consent import ALL, Topic
 from notifier.domain.recipients import Hasher
 from notifier.domain.withdrawals import may_be_undone, standing
 from notifier.store import confirmations, consent, messages, recipients
@@ -99,6 +99,13 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
     cancelled = await messages.cancel_refused(c, people, topics, now)
     await end_asking(c, said, topics)
     return Withdrawn((*numbers, *old), tuple(cancelled))
+
+
+async def not_yet_their_own(c: Connection, repeats: Sequence[Withdrawal]) -> list[Withdrawal]:
+    """Those of these repeats that only the number has said and that a START from it would end: they are news."""
+    asked = [one for one in repeats if (one.scope, one.channel) == (ALL, Channel.SMS)]
+    known = await consent.sources_of_noes(c, [one.recipient for one in asked], ALL, Channel.SMS) if asked else {}
+    return [one for one in asked if one.recipient in known and known[one.recipient] <= FROM_THE_NUMBER]
 
 
 async def end_asking(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> None:

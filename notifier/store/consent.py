@@ -148,6 +148,23 @@ async def sources_of(c: Connection, numbers: Collection[int]) -> dict[int, str]:
     return {row["number"]: row["source"] for row in found}
 
 
+async def sources_of_noes(
+    c: Connection, recipients: Collection[UUID], scope: str, channel: str
+) -> dict[UUID, frozenset[str]]:
+    """By person, every way in which exactly this no came in that no yes to exactly the same has ended."""
+    found = await rows(
+        c,
+        "SELECT n.recipient_id, array_agg(DISTINCT n.source) AS sources FROM consent_events n"
+        " WHERE n.recipient_id = ANY(%s) AND n.scope = %s AND n.channel = %s AND NOT n.granted"
+        " AND NOT EXISTS (SELECT FROM consent_events y WHERE y.recipient_id = n.recipient_id"
+        "  AND (y.scope, y.channel) = (n.scope, n.channel) AND y.granted AND y.occurred_at > n.occurred_at"
+        "  AND (y.expires_at IS NULL OR y.expires_at > clock_timestamp()))"
+        " GROUP BY n.recipient_id",
+        (list(recipients), scope, channel),
+    )
+    return {row["recipient_id"]: frozenset(row["sources"]) for row in found}
+
+
 async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
     """Every line of one person's ledger with its evidence, oldest number first."""
     return await rows(c, "SELECT * FROM consent_events WHERE recipient_id = %s ORDER BY number", (recipient,))
