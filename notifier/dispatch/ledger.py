@@ -26,6 +26,7 @@ from notifier_channels.contract import Channel
 
 SOURCE = "api"  #: of such ledger lines
 BY_HAND = "admin"  #: of those that an operator writes
+HERE = -1  #: the number of a no that is said in the same request: it has none yet
 A_MOMENT = timedelta(microseconds=1)  #: a yes stands beside a wider no of the same request: at a tie the no comes last
 
 
@@ -158,6 +159,8 @@ class Ledger:
         """What the law infers from a purchase never overrules what the person said."""
         if said.basis is Basis.EXPRESS:
             return
+        at = said.occurred_at or now
+        noes = [ConsentEvent(HERE, one.scope, one.channel, False, at) for one in said.changes if not one.granted]
         problems = []
         for position, change in enumerate(said.changes):
             if not change.granted:
@@ -166,8 +169,9 @@ class Ledger:
             if topic is None:
                 detail = f"is wider than a topic; a yes on the basis {said.basis} names topics"
                 problems.append(Problem(f"/preferences/{position}/scope", detail))
-            elif number := refusing(topic, change.channel, events, now):
-                detail = f"was refused by the person (line {number}); only an express yes ends that"
+            elif number := refusing(topic, change.channel, [*events, *noes], now):
+                where = "beside it" if number == HERE else f"line {number}"
+                detail = f"was refused by the person ({where}); only an express yes ends that"
                 problems.append(Problem(f"/preferences/{position}", detail))
         if problems:
             raise InvalidInput(problems)

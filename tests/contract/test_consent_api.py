@@ -197,6 +197,14 @@ async def test_what_is_implied_never_overrules_a_no(ann: Api) -> None:
     assert await ann.count("consent_events") == 1
 
 
+async def test_what_is_implied_does_not_overrule_a_no_of_the_same_request(ann: Api) -> None:
+    for changes in ([no("marketing", "any"), yes()], [yes(), no("marketing", "any")]):
+        answer = await say(ann, *changes, basis="implied_purchase")
+        assert pointers(answer) == [f"/preferences/{changes.index(yes())}"]
+        assert "beside it" in answer.json()["errors"][0]["detail"]
+    assert await ann.count("consent_events") == 0
+
+
 async def test_an_express_yes_after_an_implied_one_is_news_and_the_other_way_round_is_not(ann: Api) -> None:
     await say(ann, yes(), basis="implied_purchase")
     answer = await say(ann, yes())

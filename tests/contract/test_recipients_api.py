@@ -468,6 +468,17 @@ async def test_an_implied_grant_ends_by_its_terms_and_overrules_no_no(api: Api) 
     assert (await allowed(api, "ann"), await allowed(api, "bob")) == (True, False)
 
 
+@pytest.mark.parametrize("first", ["no", "yes"])
+async def test_an_implied_grant_overrules_no_no_of_another_line_of_its_batch(api: Api, first) -> None:
+    bought = datetime.now(UTC) - timedelta(days=30)
+    implied = {"topic": "newsletter", "granted_at": bought.isoformat(), "evidence": {"basis": "implied_purchase"}}
+    lines = [{"id": "ann", "withdrawals": [NO | {"scope": "marketing"}]}, {"id": "ann", "grants": [implied]}]
+    answer = await import_lines(api, *(lines if first == "no" else reversed(lines)))
+    assert (answer["grants"], answer["withdrawals"]) == (0, 1)
+    assert [one["pointer"] for one in answer["problems"]] == ["/grants/0"]
+    assert not await allowed(api)
+
+
 @pytest.mark.parametrize(
     ("part", "change", "pointer"),
     [
