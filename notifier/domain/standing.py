@@ -8,7 +8,7 @@ from datetime import datetime
 
 from notifier.domain.consent import ALL, ANY, MARKETING, ConsentEvent, Decision, Rule, Topic, judge
 from notifier.domain.messages import Category
-from notifier.domain.withdrawals import standing
+from notifier.domain.withdrawals import is_refused, standing
 from notifier_channels.contract import Channel
 
 
@@ -66,6 +66,20 @@ def refusing(topic: Topic, channel: str, events: Sequence[ConsentEvent], at: dat
     channels = list(topic.defaults) if channel == ANY else [Channel(channel)]
     decisions = [judge(topic, one, events, at)[1] for one in channels]
     return next((decision.numbers[0] for decision in decisions if decision.rule is Rule.WITHDRAWN), None)
+
+
+def may_overrule(yes: Change, said_at: datetime, events: Sequence[ConsentEvent]) -> bool:
+    """Whether a yes would come after a no that stands and that it may take something from.
+
+    Wider than the rule, for whoever does not know which topics there are.
+    """
+    return any(
+        not event.granted
+        and event.occurred_at <= said_at
+        and _meet(yes, event)
+        and is_refused(events, event.scope, event.channel)
+        for event in events
+    )
 
 
 def covers(topic: Topic, channel: Channel, withdrawals: Iterable[ConsentEvent], since: datetime) -> bool:

@@ -468,6 +468,17 @@ async def test_an_implied_grant_ends_by_its_terms_and_overrules_no_no(api: Api) 
     assert (await allowed(api, "ann"), await allowed(api, "bob")) == (True, False)
 
 
+@pytest.mark.parametrize("basis", ["implied_purchase", "soft_opt_in", "express"])
+async def test_who_adopts_somebody_nameless_gets_no_implied_yes_after_a_no_of_their_own(api: Api, basis) -> None:
+    bought = datetime.now(UTC) - timedelta(days=30)
+    yes = {"topic": "newsletter", "granted_at": bought.isoformat(), "evidence": {"basis": basis}}
+    await import_lines(api, {"id": "ann", "withdrawals": [NO | {"scope": "marketing"}]}, {"id": "bob"})
+    await import_lines(api, *({"email": f"{one}@example.test", "grants": [yes]} for one in ("ann", "bob")))
+    for one in ("ann", "bob"):
+        await api.put(one, email=f"{one}@example.test")
+    assert (await allowed(api, "ann"), await allowed(api, "bob")) == (basis == "express", True)
+
+
 @pytest.mark.parametrize("first", ["no", "yes"])
 async def test_an_implied_grant_overrules_no_no_of_another_line_of_its_batch(api: Api, first) -> None:
     bought = datetime.now(UTC) - timedelta(days=30)
