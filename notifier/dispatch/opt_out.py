@@ -1,6 +1,6 @@
 """A person says no through a link: one click in the mail client, or the page behind the link. And takes it back.
 
-Needs PostgreSQL and nothing else. Everything here may be repeated: a no that stands already is not written twice.
+Needs PostgreSQL and nothing else. Everything here may be repeated: a no that was said within the hour is not written twice.
 """
 
 from __future__ import annotations

@@ -230,6 +230,18 @@ async def test_a_no_after_a_later_yes_is_written_again(opt_out, town):
     assert not await is_allowed(town, person, "newsletter")
 
 
+async def test_a_no_that_is_said_again_later_beats_a_yes_from_in_between_that_becomes_known_afterwards(opt_out, town):
+    person, today = await town.person("ann@one.test"), datetime.now(UTC)
+    message = await town.message(person)
+    on_paper = NewEvent(person, "topic:newsletter", "email", True, "import", today - timedelta(days=60))
+    await record(town, NewEvent(person, "topic:newsletter", "email", False, "api", today - timedelta(days=90)))
+    for _ in range(2):
+        assert (await one_click(opt_out, person, message)).undo is None
+    await record(town, on_paper)
+    assert not await is_allowed(town, person, "newsletter")
+    assert [line["source"] for line in await town.ledger()] == ["api", "one_click", "import"]
+
+
 async def test_all_marketing_is_written_again_when_a_topic_was_granted_since(opt_out, town):
     person = await town.person("ann@one.test")
     message = await town.message(person)
