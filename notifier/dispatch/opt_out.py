@@ -1,6 +1,6 @@
 """A person says no through a link: one click in the mail client, or the page behind the link. And takes it back.
 
-Needs PostgreSQL and nothing else. Everything here may be repeated: a no that was said within the hour is not written twice.
+Needs PostgreSQL and nothing else. Everything here may be repeated: what was said within the hour is not written twice.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class OptOut:
         if scope is None:
             return NotRefusable(sight)
         bound = await lock_bound(c, self.hasher, [reached] if reached else [], [link.recipient])
-        proof = {**_said(link), **evidence}
+        proof = {**link.trace, **evidence}
         said = [Withdrawal(person, scope, sight.channel, way, proof) for person in sorted(bound.everybody)]
         withdrawn = await withdraw(c, said, self.topics)
         return Refused(sight, scope, await self._undo_token(c, link, withdrawn.numbers))
@@ -185,7 +185,7 @@ class OptOut:
         """
         said = line["evidence"]
         recent = line["recorded_at"] > now - UNDO_FOR and "adopted_from" not in said
-        return recent and _said(link).items() <= said.items() and line["source"] in set(Way) and said["allowed_before"]
+        return recent and link.trace.items() <= said.items() and line["source"] in set(Way) and said["allowed_before"]
 
     # Undo -------------------------------------------------------------------------------------------------------------
 
@@ -245,12 +245,3 @@ class OptOut:
             return False
         events = (await consent.events_of(c, [person]))[person]
         return not judge(sight.topic, Channel(sight.channel), events, self.now())[0]
-
-
-def _said(link: PageLink) -> dict[str, str]:
-    """What the ledger keeps of the link itself."""
-    match link:
-        case OptOutLink():
-            return {"message": str(link.message), "topic": link.topic}
-        case ManageLink():
-            return {"link": "manage"}

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from notifier.dispatch.opt_out import Choice, NotRefusable, NotRestored, OptOut, Refused, Restored, Way
+from notifier.dispatch.preferences import PreferencePage, Wished
 from notifier.domain.consent import judge
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
@@ -371,6 +372,23 @@ async def test_a_preference_link_does_not_undo_what_another_persons_link_said(op
     answer = await opt_out(own, Choice.MARKETING, Way.PAGE, EVIDENCE)
     assert isinstance(await opt_out.undo(foreign, answer.undo, EVIDENCE), NotRestored)
     assert isinstance(await opt_out.undo(own, answer.undo, EVIDENCE), Restored)
+
+
+async def test_a_preference_link_offers_no_undo_of_what_another_one_of_its_person_said(opt_out, town):
+    person, now = await town.person("ann@one.test"), opt_out.now()
+    passed_on, other = [
+        opt_out.links.preferences_url(person, await town.message(person), now - timedelta(days=3)) for _ in range(2)
+    ]
+    asked_for = opt_out.links.fresh_url(person, now)
+    own, *strange = (opt_out.read(url.rpartition("/")[2]) for url in (asked_for, passed_on, other))
+    page = PreferencePage(town.database, opt_out.links, HASHER, TOPICS)
+    saved = await page.save(own, Wished({"marketing/any": False}), lambda _: EVIDENCE)
+    for one in strange:
+        assert (await opt_out(one, Choice.MARKETING, Way.PAGE, EVIDENCE)).undo is None
+        assert isinstance(await opt_out.undo(one, saved.undo, EVIDENCE), NotRestored)
+    assert not await is_allowed(town, person, "newsletter")
+    assert (await opt_out(own, Choice.MARKETING, Way.PAGE, EVIDENCE)).undo
+    assert isinstance(await opt_out.undo(own, saved.undo, EVIDENCE), Restored)
 
 
 async def test_an_undo_takes_back_only_what_its_own_link_said(opt_out, town):
