@@ -199,12 +199,27 @@ class OptOut:
             return NotRestored(sight)
         now = self.now()
         lines = [line for line in await consent.lines_of(c, undo.numbers) if self._is_own(line, link, now)]
-        await recipients.lock(c, [line["recipient_id"] for line in lines])
+        survivors = await recipients.lock_survivors(c, [line["recipient_id"] for line in lines])
+        # Of somebody who was adopted meanwhile, what holds stands in the adopter's ledger, who may have refused before.
+        lines = [line for line in lines if survivors.get(line["recipient_id"]) == line["recipient_id"]]
         known = await consent.events_of(c, [line["recipient_id"] for line in lines])
-        grants = [grant for line in lines if (grant := self._grant(line, known[line["recipient_id"]], evidence))]
+        grants = self._grants(lines, known, evidence)
         await consent.record(c, grants)
         twice = any(was_undone(known[line["recipient_id"]], line["number"]) for line in lines)
         return Restored(sight) if grants or twice else NotRestored(sight)
+
+    def _grants(
+        self, lines: list[Row], known: Mapping[UUID, list[ConsentEvent]], evidence: Mapping[str, Any]
+    ) -> list[NewEvent]:
+        """The wide ones first: one form may refuse a topic and all marketing, and each alone would keep the other."""
+        grants: list[NewEvent] = []
+        undone: set[int] = set()
+        for line in sorted(lines, key=lambda line: topic_named(line["scope"], self.topics) is not None):
+            stand = [event for event in known[line["recipient_id"]] if event.number not in undone]
+            if grant := self._grant(line, stand, evidence):
+                grants.append(grant)
+                undone.add(line["number"])
+        return grants
 
     def _grant(self, line: Row, events: list[ConsentEvent], evidence: Mapping[str, Any]) -> NewEvent | None:
         scope, channel = line["scope"], line["channel"]

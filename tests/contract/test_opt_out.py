@@ -391,6 +391,29 @@ async def test_a_preference_link_offers_no_undo_of_what_another_one_of_its_perso
     assert isinstance(await opt_out.undo(own, saved.undo, EVIDENCE), Restored)
 
 
+async def test_one_undo_takes_back_a_topic_and_all_marketing_that_one_form_refused(opt_out, town):
+    person = await town.person("ann@one.test")
+    await record(town, no(person, "topic:orders"))
+    link = opt_out.read(opt_out.links.fresh_url(person, opt_out.now()).rpartition("/")[2])
+    page = PreferencePage(town.database, opt_out.links, HASHER, TOPICS)
+    off = {"topic:newsletter/email": False, "marketing/any": False, "topic:orders/email": False}
+    saved = await page.save(link, Wished(off), lambda _: EVIDENCE)
+    assert isinstance(await opt_out.undo(link, saved.undo, EVIDENCE), Restored)
+    assert [await is_allowed(town, person, topic) for topic in ("newsletter", "orders")] == [True, False]
+
+
+async def test_nothing_is_called_restored_for_somebody_nameless_who_was_adopted_meanwhile(opt_out, town):
+    adopter, nameless = await town.person(), await town.person("ann@one.test")
+    message = await town.message(nameless)
+    answer = await one_click(opt_out, nameless, message)
+    await town.execute("UPDATE recipients SET external_id = NULL, merged_into = %s WHERE id = %s", (adopter, nameless))
+    [said] = await town.ledger()
+    await record(town, NewEvent(adopter, said["scope"], said["channel"], False, said["source"], said["occurred_at"]))
+    assert isinstance(await undo(opt_out, nameless, message, answer), NotRestored)
+    assert not await is_allowed(town, adopter, "newsletter")
+    assert [line["granted"] for line in await town.ledger()] == [False, False]
+
+
 async def test_an_undo_takes_back_only_what_its_own_link_said(opt_out, town):
     """Even a token that names other lines, signed with our key."""
     person = await town.person("ann@one.test")
