@@ -251,7 +251,7 @@ async def _merge(c: Connection, planned: Plan) -> None:
 
 
 async def _copied_ledger(c: Connection, planned: Plan) -> list[NewEvent]:
-    """All of it but what is only implied and would overrule what the adopter has said."""
+    """All of it but what nobody said, such as an implied yes, and would overrule what the adopter has said."""
     said = await consent.events_of(c, list(planned.merged.values()))
     ledger = await rows(
         c,
@@ -272,12 +272,15 @@ async def _copied_ledger(c: Connection, planned: Plan) -> list[NewEvent]:
             evidence={**line["evidence"], "adopted_from": line["number"]},
         )
         for line in ledger
-        if not (_is_implied(line) and _overrules(line, said[planned.merged[line["recipient_id"]]]))
+        if not (_was_not_said(line) and _overrules(line, said[planned.merged[line["recipient_id"]]]))
     ]
 
 
-def _is_implied(line: Row) -> bool:
-    return bool(line["granted"]) and line["evidence"].get("basis", Basis.EXPRESS) != Basis.EXPRESS
+def _was_not_said(line: Row) -> bool:
+    """A yes that is inferred, or that only gives back what had been allowed to the nameless one: an undo, a START."""
+    evidence = line["evidence"]
+    gives_back = "undoes" in evidence or line["source"] == "sms_keyword"
+    return bool(line["granted"]) and (gives_back or evidence.get("basis", Basis.EXPRESS) != Basis.EXPRESS)
 
 
 def _overrules(line: Row, said: Sequence[ConsentEvent]) -> bool:

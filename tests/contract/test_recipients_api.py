@@ -479,6 +479,31 @@ async def test_who_adopts_somebody_nameless_gets_no_implied_yes_after_a_no_of_th
     assert (await allowed(api, "ann"), await allowed(api, "bob")) == (basis == "express", True)
 
 
+@pytest.mark.parametrize(
+    ("scope", "channel", "source", "evidence"),
+    [("topic:product-news", "email", "unsubscribe_page", {"undoes": 1}), ("all", "sms", "sms_keyword", {})],
+)
+async def test_what_gives_back_to_somebody_nameless_ends_no_no_of_who_adopts_them(
+    api: Api, scope, channel, source, evidence
+) -> None:
+    own = NO | {"scope": scope, "channel": channel}
+    await import_lines(api, {"id": "ann", "withdrawals": [own]}, {"email": "ann@example.test"}, {"id": "bob"})
+    await import_lines(api, {"email": "bob@example.test"})
+    nameless = [row["id"] for row in await api.rows("SELECT id FROM recipients WHERE external_id IS NULL")]
+
+    async def back_and_forth(c):
+        await recipients.lock(c, nameless)
+        for granted in (False, True):
+            said = [NewEvent(one, scope, channel, granted, source, evidence=evidence) for one in nameless]
+            await consent.record(c, said)
+
+    await api.app.database.transact(back_and_forth)
+    for one in ("ann", "bob"):
+        await api.put(one, email=f"{one}@example.test")
+    asked = ("product-news", "email") if channel == "email" else ("orders", "sms")
+    assert [await allowed(api, one, *asked) for one in ("ann", "bob")] == [False, True]
+
+
 @pytest.mark.parametrize("first", ["no", "yes"])
 async def test_an_implied_grant_overrules_no_no_of_another_line_of_its_batch(api: Api, first) -> None:
     bought = datetime.now(UTC) - timedelta(days=30)
