@@ -243,7 +243,7 @@ class Links:
     def read_mail(self, local_part: str) -> MailOptOut | ReturnPath | None:
         """What the local part of one of our own addresses says, in whatever case it came back."""
         kind, _, text = local_part.lower().partition("-")
-        body = self._verified_mail(kind, text)
+        body = self._verified_mail(kind, text) if local_part.isascii() else None
         if body is None:
             return None
         if kind == _MAIL_OPT_OUT and len(body) == 22:

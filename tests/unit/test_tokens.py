@@ -90,6 +90,13 @@ def test_no_changed_letter_of_a_mail_token_is_accepted(kind):
             assert changed == local or made.read_mail(changed) is None, changed
 
 
+@given(st.text(st.characters(exclude_categories=())))
+def test_whatever_stands_before_the_at_is_no_token_and_no_error(text):
+    """Also half of a surrogate pair, which JSON and SMTPUTF8 may bring."""
+    assert links().read_mail(text) is None
+    assert links().read_mail(f"{text}-aaaa") is None
+
+
 @given(st.tuples(ids, topics, channels, ids), st.tuples(ids, topics, channels, ids))
 def test_parts_of_two_tokens_do_not_make_a_third(one, other):
     made = links({"a": b"a" * 32})
