@@ -135,7 +135,7 @@ class Ledger:
         now = await messages.clock(c)
         ends = _end(said, now)
         self._refuse_unfounded(said, events, now)
-        new = news(said.changes, events, ends)
+        new = news(said.changes, events, ends, said.occurred_at)
         evidence = dict(said.evidence)
         refused = {
             one: Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)

@@ -11,8 +11,7 @@ from uuid import UUID
 
 from notifier.domain.consent import ALL, Topic
 from notifier.domain.recipients import Hasher
-from notifier.domain.tokens import UNDO_FOR
-from notifier.domain.withdrawals import may_be_undone, standing
+from notifier.domain.withdrawals import ECHO, may_be_undone, standing
 from notifier.store import confirmations, consent, messages, recipients
 from notifier.store.addresses import Reached
 from notifier.store.confirmations import Ended
@@ -21,10 +20,6 @@ from notifier.store.database import Connection
 from notifier_channels.contract import Address, Channel
 
 KEYWORD, PROVIDER = "sms_keyword", "provider"  #: the sources of what somebody wrote to us, and to the provider
-ECHO = UNDO_FOR
-"""A no that is repeated within this is written once: somebody clicked twice, or a mail provider tried again, and the
-first click's undo still stands. Later it is a no of its own: a yes from in between may yet become known, and must lose.
-"""
 FROM_THE_NUMBER = frozenset({KEYWORD, PROVIDER})  #: said for everybody who holds the number, and so taken back for all
 
 

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from notifier.domain.consent import ANY, ConsentEvent, Topic, judge
+from notifier.domain.tokens import UNDO_FOR
 from notifier_channels.contract import Channel
+
+ECHO = UNDO_FOR
+"""A no that is repeated within this is written once: somebody clicked twice, or a mail provider tried again, and the
+first click's undo still stands. Later it is a no of its own: a yes from in between may yet become known, and must lose.
+"""
 
 
 def standing(events: Iterable[ConsentEvent], scope: str, channel: str) -> ConsentEvent | None:

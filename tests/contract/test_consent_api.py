@@ -88,6 +88,17 @@ async def test_what_holds_already_is_not_written_again(ann: Api) -> None:
     assert of(changed, "product-news")["allowed"]
 
 
+async def test_a_no_said_again_on_a_later_day_beats_a_yes_from_in_between_that_becomes_known_afterwards(
+    ann: Api,
+) -> None:
+    days = [(AGO + timedelta(days=day)).isoformat() for day in range(3)]
+    for day in (days[0], days[2], days[2], days[0]):
+        await say(ann, no(), occurred_at=day)
+    assert await ann.count("consent_events") == 2
+    answer = await say(ann, yes(), occurred_at=days[1])
+    assert not of(answer, "newsletter")["allowed"]
+
+
 async def test_a_yes_after_a_wider_no_is_news(ann: Api) -> None:
     await say(ann, yes())
     await say(ann, no("marketing", "any"))
