@@ -202,7 +202,7 @@ class OptOut:
         survivors = await recipients.lock_survivors(c, [line["recipient_id"] for line in lines])
         # Of somebody who was adopted meanwhile, what holds stands in the adopter's ledger, who may have refused before.
         lines = [line for line in lines if survivors.get(line["recipient_id"]) == line["recipient_id"]]
-        known = await consent.events_of(c, [line["recipient_id"] for line in lines])
+        known = await consent.whole_ledgers(c, [line["recipient_id"] for line in lines])
         grants = self._grants(lines, known, evidence)
         await consent.record(c, grants)
         twice = any(was_undone(known[line["recipient_id"]], line["number"]) for line in lines)
@@ -223,10 +223,11 @@ class OptOut:
 
     def _grant(self, line: Row, events: list[ConsentEvent], evidence: Mapping[str, Any]) -> NewEvent | None:
         scope, channel = line["scope"], line["channel"]
-        if not still_undoable(events, line["number"], topic_named(scope, self.topics), self.now()):
+        topic, now = topic_named(scope, self.topics), self.now()
+        if not still_undoable(events, line["number"], topic, now):
             return None
         proof = {**evidence, "message": line["evidence"].get("message"), "undoes": line["number"]}
-        ends = lasts_until(events, scope, channel, self.now())
+        ends = lasts_until(events, line["number"], topic, now)
         return NewEvent(
             line["recipient_id"], scope, channel, granted=True, source=Way.PAGE, expires_at=ends, evidence=proof
         )

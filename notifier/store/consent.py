@@ -212,8 +212,8 @@ async def people_after(c: Connection, after: UUID | None, limit: int) -> list[UU
     return [row["id"] for row in await rows(c, query, (after, after, limit))]
 
 
-async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
-    """Those whose projection is not the fold of their ledger. The recipients are locked."""
+async def whole_ledgers(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, list[ConsentEvent]]:
+    """Every line of each of these, as the rule needs it."""
     lines: dict[UUID, list[ConsentEvent]] = defaultdict(list)
     query = (
         "SELECT recipient_id, number, scope, channel, granted, occurred_at, expires_at FROM consent_events"
@@ -221,6 +221,12 @@ async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[U
     )
     for row in await rows(c, query, (list(recipients),)):
         lines[row.pop("recipient_id")].append(ConsentEvent(**row))
+    return lines
+
+
+async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
+    """Those whose projection is not the fold of their ledger. The recipients are locked."""
+    lines = await whole_ledgers(c, recipients)
     kept = await events_of(c, recipients)
     return [person for person in recipients if set(kept.get(person, ())) != set(fold(lines.get(person, ())))]
 
