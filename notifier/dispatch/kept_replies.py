@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -60,6 +61,8 @@ class KeptReplies:
     async def catch_up(self, but: str | None = None) -> None:
         """Act on what was kept, oldest first, and answer none of it: an hour later nobody knows what is meant.
 
+        What cannot be read, acted on or removed is left for the next time: nobody's STOP waits for it.
+
         Raises:
             psycopg.Error: the database is still away.
 
@@ -69,12 +72,12 @@ class KeptReplies:
                 continue
             try:
                 await self.replies(reply)
+                path.unlink(missing_ok=True)
             except AWAY:
                 raise
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:
                 log.error("reply.not_caught_up", error=type(error).__name__)
                 continue
-            path.unlink(missing_ok=True)
             log.info("reply.caught_up", said=str(reply.said))
 
     async def keep_up(self) -> None:
@@ -96,10 +99,17 @@ class KeptReplies:
                 found.append((path, _parse(json.loads(path.read_bytes()))))
             except FileNotFoundError:  # another process was first
                 continue
+            except OSError as error:  # such as one that another account has written
+                log.error("reply.not_caught_up", error=type(error).__name__)
             except (ValueError, KeyError, TypeError) as error:  # a disk's fault: no file of ours is ever cut off
                 log.error("reply.not_caught_up", error=type(error).__name__)
-                path.rename(path.with_suffix(".broken"))
+                _set_aside(path)
         return sorted(found, key=lambda one: one[1].received_at)
+
+
+def _set_aside(path: Path) -> None:
+    with suppress(OSError):  # it is reported again the next time
+        path.rename(path.with_suffix(".broken"))
 
 
 def _keep(path: Path, reply: Reply) -> None:

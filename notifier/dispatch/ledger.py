@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from notifier.dispatch.refusals import Withdrawal, Withdrawn, end_asking, topic_named, withdraw
+from notifier.dispatch.refusals import Withdrawal, Withdrawn, end_asking, not_yet_their_own, topic_named, withdraw
 from notifier.domain.basis import TERMS, Basis, Unfounded, end_of
 from notifier.domain.consent import ANY, ConsentEvent, Suppression, Topic
 from notifier.domain.recipients import Hasher
@@ -26,6 +26,7 @@ from notifier_channels.contract import Channel
 
 SOURCE = "api"  #: of such ledger lines
 BY_HAND = "admin"  #: of those that an operator writes
+HERE = -1  #: the number of a no that is said in the same request: it has none yet
 A_MOMENT = timedelta(microseconds=1)  #: a yes stands beside a wider no of the same request: at a tie the no comes last
 
 
@@ -134,16 +135,18 @@ class Ledger:
         now = await messages.clock(c)
         ends = _end(said, now)
         self._refuse_unfounded(said, events, now)
-        new = news(said.changes, events, ends)
+        new = news(said.changes, events, ends, said.occurred_at)
         evidence = dict(said.evidence)
         refused = {
             one: Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
             for one in said.changes
             if not one.granted
         }
-        noes = [no for one, no in refused.items() if one in new]
+        repeats = [no for one, no in refused.items() if one not in new]
+        own = await not_yet_their_own(c, repeats)
+        noes = [*(no for one, no in refused.items() if one in new), *own]
         withdrawn = await withdraw(c, noes, self.look.topics)
-        await end_asking(c, [no for one, no in refused.items() if one not in new], self.look.topics)
+        await end_asking(c, [no for no in repeats if no not in own], self.look.topics)
         yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
         proof = {**evidence, "basis": str(said.basis)}
         numbers = await consent.record(
@@ -156,6 +159,8 @@ class Ledger:
         """What the law infers from a purchase never overrules what the person said."""
         if said.basis is Basis.EXPRESS:
             return
+        at = said.occurred_at or now
+        noes = [ConsentEvent(HERE, one.scope, one.channel, False, at) for one in said.changes if not one.granted]
         problems = []
         for position, change in enumerate(said.changes):
             if not change.granted:
@@ -164,8 +169,9 @@ class Ledger:
             if topic is None:
                 detail = f"is wider than a topic; a yes on the basis {said.basis} names topics"
                 problems.append(Problem(f"/preferences/{position}/scope", detail))
-            elif number := refusing(topic, change.channel, events, now):
-                detail = f"was refused by the person (line {number}); only an express yes ends that"
+            elif number := refusing(topic, change.channel, [*events, *noes], now):
+                where = "beside it" if number == HERE else f"line {number}"
+                detail = f"was refused by the person ({where}); only an express yes ends that"
                 problems.append(Problem(f"/preferences/{position}", detail))
         if problems:
             raise InvalidInput(problems)

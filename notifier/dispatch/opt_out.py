@@ -1,6 +1,6 @@
 """A person says no through a link: one click in the mail client, or the page behind the link. And takes it back.
 
-Needs PostgreSQL and nothing else. Everything here may be repeated: a no that stands already is not written twice.
+Needs PostgreSQL and nothing else. Everything here may be repeated: what was said within the hour is not written twice.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class OptOut:
         if scope is None:
             return NotRefusable(sight)
         bound = await lock_bound(c, self.hasher, [reached] if reached else [], [link.recipient])
-        proof = {**_said(link), **evidence}
+        proof = {**link.trace, **evidence}
         said = [Withdrawal(person, scope, sight.channel, way, proof) for person in sorted(bound.everybody)]
         withdrawn = await withdraw(c, said, self.topics)
         return Refused(sight, scope, await self._undo_token(c, link, withdrawn.numbers))
@@ -185,7 +185,7 @@ class OptOut:
         """
         said = line["evidence"]
         recent = line["recorded_at"] > now - UNDO_FOR and "adopted_from" not in said
-        return recent and _said(link).items() <= said.items() and line["source"] in set(Way) and said["allowed_before"]
+        return recent and link.trace.items() <= said.items() and line["source"] in set(Way) and said["allowed_before"]
 
     # Undo -------------------------------------------------------------------------------------------------------------
 
@@ -199,19 +199,35 @@ class OptOut:
             return NotRestored(sight)
         now = self.now()
         lines = [line for line in await consent.lines_of(c, undo.numbers) if self._is_own(line, link, now)]
-        await recipients.lock(c, [line["recipient_id"] for line in lines])
-        known = await consent.events_of(c, [line["recipient_id"] for line in lines])
-        grants = [grant for line in lines if (grant := self._grant(line, known[line["recipient_id"]], evidence))]
+        survivors = await recipients.lock_survivors(c, [line["recipient_id"] for line in lines])
+        # Of somebody who was adopted meanwhile, what holds stands in the adopter's ledger, who may have refused before.
+        lines = [line for line in lines if survivors.get(line["recipient_id"]) == line["recipient_id"]]
+        known = await consent.whole_ledgers(c, [line["recipient_id"] for line in lines])
+        grants = self._grants(lines, known, evidence)
         await consent.record(c, grants)
         twice = any(was_undone(known[line["recipient_id"]], line["number"]) for line in lines)
         return Restored(sight) if grants or twice else NotRestored(sight)
 
+    def _grants(
+        self, lines: list[Row], known: Mapping[UUID, list[ConsentEvent]], evidence: Mapping[str, Any]
+    ) -> list[NewEvent]:
+        """The wide ones first: one form may refuse a topic and all marketing, and each alone would keep the other."""
+        grants: list[NewEvent] = []
+        undone: set[int] = set()
+        for line in sorted(lines, key=lambda line: topic_named(line["scope"], self.topics) is not None):
+            stand = [event for event in known[line["recipient_id"]] if event.number not in undone]
+            if grant := self._grant(line, stand, evidence):
+                grants.append(grant)
+                undone.add(line["number"])
+        return grants
+
     def _grant(self, line: Row, events: list[ConsentEvent], evidence: Mapping[str, Any]) -> NewEvent | None:
         scope, channel = line["scope"], line["channel"]
-        if not still_undoable(events, line["number"], topic_named(scope, self.topics), self.now()):
+        topic, now = topic_named(scope, self.topics), self.now()
+        if not still_undoable(events, line["number"], topic, now):
             return None
         proof = {**evidence, "message": line["evidence"].get("message"), "undoes": line["number"]}
-        ends = lasts_until(events, scope, channel, self.now())
+        ends = lasts_until(events, line["number"], topic, now)
         return NewEvent(
             line["recipient_id"], scope, channel, granted=True, source=Way.PAGE, expires_at=ends, evidence=proof
         )
@@ -245,12 +261,3 @@ class OptOut:
             return False
         events = (await consent.events_of(c, [person]))[person]
         return not judge(sight.topic, Channel(sight.channel), events, self.now())[0]
-
-
-def _said(link: PageLink) -> dict[str, str]:
-    """What the ledger keeps of the link itself."""
-    match link:
-        case OptOutLink():
-            return {"message": str(link.message), "topic": link.topic}
-        case ManageLink():
-            return {"link": "manage"}

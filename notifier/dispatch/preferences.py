@@ -142,7 +142,7 @@ class PreferencePage:
             return None
         before = await self._see(c, person, link)
         news = changes(before.preferences, wished.switches, may_grant=before.is_fresh)
-        numbers = await self._write(c, person, news, lambda switch: {"link": "manage", **evidence(switch)})
+        numbers = await self._write(c, person, news, lambda switch: {**link.trace, **evidence(switch)})
         profile, is_held_back = _chosen(before, wished)
         if profile != before.preferences.profile:
             await preferences.choose(c, person, profile)

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from notifier.domain.consent import Topic
+from notifier.domain.consent import ALL, Topic
 from notifier.domain.recipients import Hasher
-from notifier.domain.withdrawals import may_be_undone, standing
+from notifier.domain.withdrawals import ECHO, may_be_undone, standing
 from notifier.store import confirmations, consent, messages, recipients
 from notifier.store.addresses import Reached
 from notifier.store.confirmations import Ended
@@ -88,7 +88,8 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
     old: list[int] = []
     for one, line in zip(said, stand, strict=True):
         events = known[one.recipient]
-        if line and not _makes_it_their_own(one.source, sources[line.number]):
+        is_echo = line is not None and (one.occurred_at or now) - line.occurred_at <= ECHO
+        if line and is_echo and not _makes_it_their_own(one.source, sources[line.number]):
             old.append(line.number)
             continue
         undoable = may_be_undone(events, one.scope, one.channel, topic_named(one.scope, topics), now)
@@ -99,6 +100,13 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
     cancelled = await messages.cancel_refused(c, people, topics, now)
     await end_asking(c, said, topics)
     return Withdrawn((*numbers, *old), tuple(cancelled))
+
+
+async def not_yet_their_own(c: Connection, repeats: Sequence[Withdrawal]) -> list[Withdrawal]:
+    """Those of these repeats that only the number has said and that a START from it would end: they are news."""
+    asked = [one for one in repeats if (one.scope, one.channel) == (ALL, Channel.SMS)]
+    known = await consent.sources_of_noes(c, [one.recipient for one in asked], ALL, Channel.SMS) if asked else {}
+    return [one for one in asked if one.recipient in known and known[one.recipient] <= FROM_THE_NUMBER]
 
 
 async def end_asking(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> None:

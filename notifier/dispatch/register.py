@@ -148,6 +148,9 @@ class Register:
         known: Mapping[UUID, Sequence[ConsentEvent]],
     ) -> tuple[list[NewEvent], list[LineProblem]]:
         events, refused = [], []
+        said = {person: [*known.get(person, ())] for _, person in kept}
+        for line, person in kept:
+            said[person] += _lines_of(line.withdrawals)
         for line, person in kept:
             events += [_no(person, no) for no in line.withdrawals]
             for position, grant in enumerate(line.grants):
@@ -155,7 +158,7 @@ class Register:
                 if standing := [one for digest in hashes for one in suppressed.get(digest, ())]:
                     detail = f"the address is suppressed ({standing[0].reason}); an import cannot opt it in"
                     refused.append(LineProblem(line.number, f"/grants/{position}", detail))
-                elif self._overrules(grant, [*known.get(person, ()), *_lines_of(line.withdrawals)]):
+                elif self._overrules(grant, said[person]):
                     detail = "is implied, and the person had said no; an import cannot overrule that"
                     refused.append(LineProblem(line.number, f"/grants/{position}", detail))
                 else:

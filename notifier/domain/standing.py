@@ -8,7 +8,7 @@ from datetime import datetime
 
 from notifier.domain.consent import ALL, ANY, MARKETING, ConsentEvent, Decision, Rule, Topic, judge
 from notifier.domain.messages import Category
-from notifier.domain.withdrawals import standing
+from notifier.domain.withdrawals import ECHO, is_refused, standing
 from notifier_channels.contract import Channel
 
 
@@ -45,14 +45,19 @@ def in_words(standing: Standing) -> str:
     return _WORDS[standing.decision.rule].format(topic=standing.topic.key, what=_refused(standing.decision.detail))
 
 
-def news(changes: Sequence[Change], events: Sequence[ConsentEvent], expires_at: datetime | None) -> list[Change]:
+def news(
+    changes: Sequence[Change],
+    events: Sequence[ConsentEvent],
+    expires_at: datetime | None,
+    said_at: datetime | None = None,
+) -> list[Change]:
     """Those that change anything, said together: a yes that stands as long, or a no that stands, is not written twice.
 
-    `expires_at`: when the yeses among them end.
+    `expires_at`: when the yeses among them end. `said_at`: when all of it was said, where somebody knows that.
     """
     said_again = {(one.scope, one.channel) for one in changes if one.granted}
     others = [event for event in events if not (event.granted and (event.scope, event.channel) in said_again)]
-    noes = [one for one in changes if not one.granted and not _stands(one, others)]
+    noes = [one for one in changes if not one.granted and not _stands(one, others, said_at)]
     yeses = [
         one
         for one in changes
@@ -66,6 +71,20 @@ def refusing(topic: Topic, channel: str, events: Sequence[ConsentEvent], at: dat
     channels = list(topic.defaults) if channel == ANY else [Channel(channel)]
     decisions = [judge(topic, one, events, at)[1] for one in channels]
     return next((decision.numbers[0] for decision in decisions if decision.rule is Rule.WITHDRAWN), None)
+
+
+def may_overrule(yes: Change, said_at: datetime, events: Sequence[ConsentEvent]) -> bool:
+    """Whether a yes would come after a no that stands and that it may take something from.
+
+    Wider than the rule, for whoever does not know which topics there are.
+    """
+    return any(
+        not event.granted
+        and event.occurred_at <= said_at
+        and _meet(yes, event)
+        and is_refused(events, event.scope, event.channel)
+        for event in events
+    )
 
 
 def covers(topic: Topic, channel: Channel, withdrawals: Iterable[ConsentEvent], since: datetime) -> bool:
@@ -89,10 +108,14 @@ def scopes(topics: Mapping[str, Topic]) -> dict[str, frozenset[Channel]]:
     }
 
 
-def _stands(no: Change, events: Sequence[ConsentEvent]) -> bool:
-    """Whether exactly this no was said already, with no yes since that it would take away."""
+def _stands(no: Change, events: Sequence[ConsentEvent], said_at: datetime | None) -> bool:
+    """Whether exactly this no was said already, with no yes since that it would take away.
+
+    One that was said well after it, on a known day, is news: a yes from in between may yet become known.
+    """
     near = [event for event in events if not event.granted or _meet(event, no)]
-    return standing(near, no.scope, no.channel) is not None
+    line = standing(near, no.scope, no.channel)
+    return line is not None and (said_at is None or said_at - line.occurred_at <= ECHO)
 
 
 def _lasts(yes: Change, events: Sequence[ConsentEvent], expires_at: datetime | None) -> bool:

@@ -61,6 +61,11 @@ class OptOutLink:
     channel: Channel
     topic: str
 
+    @property
+    def trace(self) -> dict[str, str]:
+        """What the ledger keeps of the link: what was said through this very one is known by it."""
+        return {"message": str(self.message), "topic": self.topic}
+
 
 @dataclass(frozen=True, slots=True)
 class ManageLink:
@@ -74,6 +79,12 @@ class ManageLink:
     def is_fresh(self, now: datetime) -> bool:
         """Whether its holder may also opt in and see everything."""
         return self.was_asked_for and now < self.expires_at - MANAGE_FOR + FRESH_FOR
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """As above: a person has many of these, and of what one of them said another one must not offer the undo."""
+        own = {"message": str(self.message)} if self.message else {"link_expires_at": self.expires_at.isoformat()}
+        return {"link": "manage", **own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +243,7 @@ class Links:
     def read_mail(self, local_part: str) -> MailOptOut | ReturnPath | None:
         """What the local part of one of our own addresses says, in whatever case it came back."""
         kind, _, text = local_part.lower().partition("-")
-        body = self._verified_mail(kind, text)
+        body = self._verified_mail(kind, text) if local_part.isascii() else None
         if body is None:
             return None
         if kind == _MAIL_OPT_OUT and len(body) == 22:

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from notifier.domain.consent import ANY, ConsentEvent, Topic, judge
+from notifier.domain.tokens import UNDO_FOR
 from notifier_channels.contract import Channel
+
+ECHO = UNDO_FOR
+"""A no that is repeated within this is written once: somebody clicked twice, or a mail provider tried again, and the
+first click's undo still stands. Later it is a no of its own: a yes from in between may yet become known, and must lose.
+"""
 
 
 def standing(events: Iterable[ConsentEvent], scope: str, channel: str) -> ConsentEvent | None:
@@ -52,20 +58,22 @@ def still_undoable(events: Sequence[ConsentEvent], number: int, topic: Topic | N
 
 
 def was_undone(events: Sequence[ConsentEvent], number: int) -> bool:
-    """Whether a yes to exactly what line `number` refused came after it: an undo that is repeated has worked."""
+    """Whether the last word since line `number` was a yes to what it refused: an undo that is repeated has worked."""
     line, later = _since(events, number)
-    return line is not None and any(event.granted for event in _same(later, line.scope, line.channel))
+    if line is None or not _same(later, line.scope, line.channel):
+        return False
+    return not is_refused(later, line.scope, line.channel)
 
 
-def lasts_until(events: Iterable[ConsentEvent], scope: str, channel: str, at: datetime) -> datetime | None:
-    """The end of the grants that a no ended, so that its undoing does not make them last longer. None: no end."""
-    ends = [
-        event.expires_at
-        for event in events
-        if event.granted and event.scope == scope and event.channel in (channel, ANY)
-        if event.expires_at is None or event.expires_at > at
-    ]
-    return None if None in ends else max((end for end in ends if end is not None), default=None)
+def lasts_until(events: Sequence[ConsentEvent], number: int, topic: Topic | None, at: datetime) -> datetime | None:
+    """When, but for the no of line `number`, what it refused would have ended, so that an undo does not outlast that.
+
+    `events` is the whole ledger: in the projection a no hides older ones to the same. None: no end.
+    """
+    line = next(event for event in events if event.number == number)
+    others = [event for event in events if event.number != number]
+    ends = sorted({event.expires_at for event in others if event.expires_at and event.expires_at > at})
+    return next((end for end in ends if not may_be_undone(others, line.scope, line.channel, topic, end)), None)
 
 
 def _allows(events: Sequence[ConsentEvent], topic: Topic, channel: str, at: datetime) -> bool:

@@ -148,6 +148,23 @@ async def sources_of(c: Connection, numbers: Collection[int]) -> dict[int, str]:
     return {row["number"]: row["source"] for row in found}
 
 
+async def sources_of_noes(
+    c: Connection, recipients: Collection[UUID], scope: str, channel: str
+) -> dict[UUID, frozenset[str]]:
+    """By person, every way in which exactly this no came in that no yes to exactly the same has ended."""
+    found = await rows(
+        c,
+        "SELECT n.recipient_id, array_agg(DISTINCT n.source) AS sources FROM consent_events n"
+        " WHERE n.recipient_id = ANY(%s) AND n.scope = %s AND n.channel = %s AND NOT n.granted"
+        " AND NOT EXISTS (SELECT FROM consent_events y WHERE y.recipient_id = n.recipient_id"
+        "  AND (y.scope, y.channel) = (n.scope, n.channel) AND y.granted AND y.occurred_at > n.occurred_at"
+        "  AND (y.expires_at IS NULL OR y.expires_at > clock_timestamp()))"
+        " GROUP BY n.recipient_id",
+        (list(recipients), scope, channel),
+    )
+    return {row["recipient_id"]: frozenset(row["sources"]) for row in found}
+
+
 async def ledger_of(c: Connection, recipient: UUID) -> list[Row]:
     """Every line of one person's ledger with its evidence, oldest number first."""
     return await rows(c, "SELECT * FROM consent_events WHERE recipient_id = %s ORDER BY number", (recipient,))
@@ -195,8 +212,8 @@ async def people_after(c: Connection, after: UUID | None, limit: int) -> list[UU
     return [row["id"] for row in await rows(c, query, (after, after, limit))]
 
 
-async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
-    """Those whose projection is not the fold of their ledger. The recipients are locked."""
+async def whole_ledgers(c: Connection, recipients: Sequence[UUID]) -> dict[UUID, list[ConsentEvent]]:
+    """Every line of each of these, as the rule needs it."""
     lines: dict[UUID, list[ConsentEvent]] = defaultdict(list)
     query = (
         "SELECT recipient_id, number, scope, channel, granted, occurred_at, expires_at FROM consent_events"
@@ -204,6 +221,12 @@ async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[U
     )
     for row in await rows(c, query, (list(recipients),)):
         lines[row.pop("recipient_id")].append(ConsentEvent(**row))
+    return lines
+
+
+async def wrong_projections(c: Connection, recipients: Sequence[UUID]) -> list[UUID]:
+    """Those whose projection is not the fold of their ledger. The recipients are locked."""
+    lines = await whole_ledgers(c, recipients)
     kept = await events_of(c, recipients)
     return [person for person in recipients if set(kept.get(person, ())) != set(fold(lines.get(person, ())))]
 

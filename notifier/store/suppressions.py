@@ -81,6 +81,19 @@ async def add(c: Connection, new: Sequence[NewSuppression]) -> list[int]:
     return [row["number"] for row in created]
 
 
+async def add_evidence(
+    c: Connection, addresses: Collection[tuple[Channel, bytes]], reason: SuppressionReason, said: Mapping[str, Any]
+) -> None:
+    """Write beside the suppressions of these addresses that stand for this reason what was said since."""
+    await c.execute(
+        """UPDATE suppressions s SET evidence = s.evidence || %s
+           FROM unnest(%s::text[], %s::bytea[]) AS asked (channel, address_hash)
+           WHERE s.address_hash = asked.address_hash AND s.channel = asked.channel
+             AND s.reason = %s AND s.lifted_at IS NULL""",
+        (Jsonb(dict(said)), *_columns(set(addresses)), str(reason)),
+    )
+
+
 async def lift(
     c: Connection, addresses: Collection[tuple[Channel, bytes]], reason: SuppressionReason, *, why: str
 ) -> list[int]:

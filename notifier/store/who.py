@@ -11,10 +11,13 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
+from notifier.domain.basis import Basis
+from notifier.domain.consent import ConsentEvent
+from notifier.domain.standing import Change, may_overrule
 from notifier.domain.who import Given, Held, Person, Plan, plan
 from notifier.store import consent, devices
 from notifier.store.consent import NewEvent
-from notifier.store.database import Connection, rows
+from notifier.store.database import Connection, Row, rows
 from notifier.store.recipients import lock
 from notifier_channels.contract import Channel
 
@@ -248,6 +251,8 @@ async def _merge(c: Connection, planned: Plan) -> None:
 
 
 async def _copied_ledger(c: Connection, planned: Plan) -> list[NewEvent]:
+    """All of it but what nobody said, such as an implied yes, and would overrule what the adopter has said."""
+    said = await consent.events_of(c, list(planned.merged.values()))
     ledger = await rows(
         c,
         "SELECT number, recipient_id, scope, channel, granted, occurred_at, expires_at, source, evidence"
@@ -267,4 +272,16 @@ async def _copied_ledger(c: Connection, planned: Plan) -> list[NewEvent]:
             evidence={**line["evidence"], "adopted_from": line["number"]},
         )
         for line in ledger
+        if not (_was_not_said(line) and _overrules(line, said[planned.merged[line["recipient_id"]]]))
     ]
+
+
+def _was_not_said(line: Row) -> bool:
+    """A yes that is inferred, or that only gives back what had been allowed to the nameless one: an undo, a START."""
+    evidence = line["evidence"]
+    gives_back = "undoes" in evidence or line["source"] == "sms_keyword"
+    return bool(line["granted"]) and (gives_back or evidence.get("basis", Basis.EXPRESS) != Basis.EXPRESS)
+
+
+def _overrules(line: Row, said: Sequence[ConsentEvent]) -> bool:
+    return may_overrule(Change(line["scope"], line["channel"], granted=True), line["occurred_at"], said)

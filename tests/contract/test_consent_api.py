@@ -88,6 +88,17 @@ async def test_what_holds_already_is_not_written_again(ann: Api) -> None:
     assert of(changed, "product-news")["allowed"]
 
 
+async def test_a_no_said_again_on_a_later_day_beats_a_yes_from_in_between_that_becomes_known_afterwards(
+    ann: Api,
+) -> None:
+    days = [(AGO + timedelta(days=day)).isoformat() for day in range(3)]
+    for day in (days[0], days[2], days[2], days[0]):
+        await say(ann, no(), occurred_at=day)
+    assert await ann.count("consent_events") == 2
+    answer = await say(ann, yes(), occurred_at=days[1])
+    assert not of(answer, "newsletter")["allowed"]
+
+
 async def test_a_yes_after_a_wider_no_is_news(ann: Api) -> None:
     await say(ann, yes())
     await say(ann, no("marketing", "any"))
@@ -195,6 +206,14 @@ async def test_what_is_implied_never_overrules_a_no(ann: Api) -> None:
     answer = await say(ann, yes("marketing", "any"), basis="implied_purchase")
     assert pointers(answer) == ["/preferences/0/scope"]
     assert await ann.count("consent_events") == 1
+
+
+async def test_what_is_implied_does_not_overrule_a_no_of_the_same_request(ann: Api) -> None:
+    for changes in ([no("marketing", "any"), yes()], [yes(), no("marketing", "any")]):
+        answer = await say(ann, *changes, basis="implied_purchase")
+        assert pointers(answer) == [f"/preferences/{changes.index(yes())}"]
+        assert "beside it" in answer.json()["errors"][0]["detail"]
+    assert await ann.count("consent_events") == 0
 
 
 async def test_an_express_yes_after_an_implied_one_is_news_and_the_other_way_round_is_not(ann: Api) -> None:

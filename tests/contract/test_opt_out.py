@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from notifier.dispatch.opt_out import Choice, NotRefusable, NotRestored, OptOut, Refused, Restored, Way
+from notifier.dispatch.preferences import PreferencePage, Wished
 from notifier.domain.consent import judge
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
@@ -230,6 +231,18 @@ async def test_a_no_after_a_later_yes_is_written_again(opt_out, town):
     assert not await is_allowed(town, person, "newsletter")
 
 
+async def test_a_no_that_is_said_again_later_beats_a_yes_from_in_between_that_becomes_known_afterwards(opt_out, town):
+    person, today = await town.person("ann@one.test"), datetime.now(UTC)
+    message = await town.message(person)
+    on_paper = NewEvent(person, "topic:newsletter", "email", True, "import", today - timedelta(days=60))
+    await record(town, NewEvent(person, "topic:newsletter", "email", False, "api", today - timedelta(days=90)))
+    for _ in range(2):
+        assert (await one_click(opt_out, person, message)).undo is None
+    await record(town, on_paper)
+    assert not await is_allowed(town, person, "newsletter")
+    assert [line["source"] for line in await town.ledger()] == ["api", "one_click", "import"]
+
+
 async def test_all_marketing_is_written_again_when_a_topic_was_granted_since(opt_out, town):
     person = await town.person("ann@one.test")
     message = await town.message(person)
@@ -359,6 +372,46 @@ async def test_a_preference_link_does_not_undo_what_another_persons_link_said(op
     answer = await opt_out(own, Choice.MARKETING, Way.PAGE, EVIDENCE)
     assert isinstance(await opt_out.undo(foreign, answer.undo, EVIDENCE), NotRestored)
     assert isinstance(await opt_out.undo(own, answer.undo, EVIDENCE), Restored)
+
+
+async def test_a_preference_link_offers_no_undo_of_what_another_one_of_its_person_said(opt_out, town):
+    person, now = await town.person("ann@one.test"), opt_out.now()
+    passed_on, other = [
+        opt_out.links.preferences_url(person, await town.message(person), now - timedelta(days=3)) for _ in range(2)
+    ]
+    asked_for = opt_out.links.fresh_url(person, now)
+    own, *strange = (opt_out.read(url.rpartition("/")[2]) for url in (asked_for, passed_on, other))
+    page = PreferencePage(town.database, opt_out.links, HASHER, TOPICS)
+    saved = await page.save(own, Wished({"marketing/any": False}), lambda _: EVIDENCE)
+    for one in strange:
+        assert (await opt_out(one, Choice.MARKETING, Way.PAGE, EVIDENCE)).undo is None
+        assert isinstance(await opt_out.undo(one, saved.undo, EVIDENCE), NotRestored)
+    assert not await is_allowed(town, person, "newsletter")
+    assert (await opt_out(own, Choice.MARKETING, Way.PAGE, EVIDENCE)).undo
+    assert isinstance(await opt_out.undo(own, saved.undo, EVIDENCE), Restored)
+
+
+async def test_one_undo_takes_back_a_topic_and_all_marketing_that_one_form_refused(opt_out, town):
+    person = await town.person("ann@one.test")
+    await record(town, no(person, "topic:orders"))
+    link = opt_out.read(opt_out.links.fresh_url(person, opt_out.now()).rpartition("/")[2])
+    page = PreferencePage(town.database, opt_out.links, HASHER, TOPICS)
+    off = {"topic:newsletter/email": False, "marketing/any": False, "topic:orders/email": False}
+    saved = await page.save(link, Wished(off), lambda _: EVIDENCE)
+    assert isinstance(await opt_out.undo(link, saved.undo, EVIDENCE), Restored)
+    assert [await is_allowed(town, person, topic) for topic in ("newsletter", "orders")] == [True, False]
+
+
+async def test_nothing_is_called_restored_for_somebody_nameless_who_was_adopted_meanwhile(opt_out, town):
+    adopter, nameless = await town.person(), await town.person("ann@one.test")
+    message = await town.message(nameless)
+    answer = await one_click(opt_out, nameless, message)
+    await town.execute("UPDATE recipients SET external_id = NULL, merged_into = %s WHERE id = %s", (adopter, nameless))
+    [said] = await town.ledger()
+    await record(town, NewEvent(adopter, said["scope"], said["channel"], False, said["source"], said["occurred_at"]))
+    assert isinstance(await undo(opt_out, nameless, message, answer), NotRestored)
+    assert not await is_allowed(town, adopter, "newsletter")
+    assert [line["granted"] for line in await town.ledger()] == [False, False]
 
 
 async def test_an_undo_takes_back_only_what_its_own_link_said(opt_out, town):

@@ -468,6 +468,53 @@ async def test_an_implied_grant_ends_by_its_terms_and_overrules_no_no(api: Api) 
     assert (await allowed(api, "ann"), await allowed(api, "bob")) == (True, False)
 
 
+@pytest.mark.parametrize("basis", ["implied_purchase", "soft_opt_in", "express"])
+async def test_who_adopts_somebody_nameless_gets_no_implied_yes_after_a_no_of_their_own(api: Api, basis) -> None:
+    bought = datetime.now(UTC) - timedelta(days=30)
+    yes = {"topic": "newsletter", "granted_at": bought.isoformat(), "evidence": {"basis": basis}}
+    await import_lines(api, {"id": "ann", "withdrawals": [NO | {"scope": "marketing"}]}, {"id": "bob"})
+    await import_lines(api, *({"email": f"{one}@example.test", "grants": [yes]} for one in ("ann", "bob")))
+    for one in ("ann", "bob"):
+        await api.put(one, email=f"{one}@example.test")
+    assert (await allowed(api, "ann"), await allowed(api, "bob")) == (basis == "express", True)
+
+
+@pytest.mark.parametrize(
+    ("scope", "channel", "source", "evidence"),
+    [("topic:product-news", "email", "unsubscribe_page", {"undoes": 1}), ("all", "sms", "sms_keyword", {})],
+)
+async def test_what_gives_back_to_somebody_nameless_ends_no_no_of_who_adopts_them(
+    api: Api, scope, channel, source, evidence
+) -> None:
+    own = NO | {"scope": scope, "channel": channel}
+    await import_lines(api, {"id": "ann", "withdrawals": [own]}, {"email": "ann@example.test"}, {"id": "bob"})
+    await import_lines(api, {"email": "bob@example.test"})
+    nameless = [row["id"] for row in await api.rows("SELECT id FROM recipients WHERE external_id IS NULL")]
+
+    async def back_and_forth(c):
+        await recipients.lock(c, nameless)
+        for granted in (False, True):
+            said = [NewEvent(one, scope, channel, granted, source, evidence=evidence) for one in nameless]
+            await consent.record(c, said)
+
+    await api.app.database.transact(back_and_forth)
+    for one in ("ann", "bob"):
+        await api.put(one, email=f"{one}@example.test")
+    asked = ("product-news", "email") if channel == "email" else ("orders", "sms")
+    assert [await allowed(api, one, *asked) for one in ("ann", "bob")] == [False, True]
+
+
+@pytest.mark.parametrize("first", ["no", "yes"])
+async def test_an_implied_grant_overrules_no_no_of_another_line_of_its_batch(api: Api, first) -> None:
+    bought = datetime.now(UTC) - timedelta(days=30)
+    implied = {"topic": "newsletter", "granted_at": bought.isoformat(), "evidence": {"basis": "implied_purchase"}}
+    lines = [{"id": "ann", "withdrawals": [NO | {"scope": "marketing"}]}, {"id": "ann", "grants": [implied]}]
+    answer = await import_lines(api, *(lines if first == "no" else reversed(lines)))
+    assert (answer["grants"], answer["withdrawals"]) == (0, 1)
+    assert [one["pointer"] for one in answer["problems"]] == ["/grants/0"]
+    assert not await allowed(api)
+
+
 @pytest.mark.parametrize(
     ("part", "change", "pointer"),
     [

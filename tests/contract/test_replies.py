@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import tomllib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 
 import psycopg
@@ -13,11 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from notifier.dispatch.kept_replies import KeptReplies
+from notifier.dispatch.ledger import Ledger, Look, Said
 from notifier.dispatch.refusals import Withdrawal, withdraw
 from notifier.dispatch.replies import Replies, Reply
 from notifier.domain.answers import ANSWERS, answer
 from notifier.domain.consent import judge
 from notifier.domain.recipients import Hasher
+from notifier.domain.standing import Change
 from notifier.store import consent, inbound, recipients, suppressions
 from notifier.store.consent import NewEvent
 from notifier.store.database import Database
@@ -161,6 +164,36 @@ async def test_who_says_no_for_themselves_after_a_stop_is_not_brought_back_by_a_
     assert await allowed(town, ann)
     assert not await allowed(town, bob)
     assert [line["source"] for line in await town.ledger(bob)] == ["sms_keyword", "preference_page"]
+
+
+async def test_a_persons_own_no_from_before_a_stop_that_is_learned_of_later_outlives_a_start(replies, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    before = datetime.now(UTC) - timedelta(minutes=5)
+    await replies(reply(Keyword.STOP))
+
+    async def learn(c):
+        await recipients.lock(c, [ann])
+        await consent.record(c, [NewEvent(ann, "all", "sms", False, "import", before)])
+
+    await town.database.transact(learn)
+    await replies(reply(Keyword.START))
+    assert not await allowed(town, ann)
+
+
+@pytest.mark.parametrize("minutes_ago", [0, 5])
+async def test_a_no_through_the_product_after_a_stop_is_not_brought_back_by_a_start(replies, town, minutes_ago):
+    ann, bob = await town.person(), await town.person()
+    for person in (ann, bob):
+        await town.phone(person, PHONE)
+    await replies(reply(Keyword.STOP))
+    occurred_at = datetime.now(UTC) - timedelta(minutes=minutes_ago) if minutes_ago else None
+    said = Said([Change("all", "sms", granted=False)], occurred_at=occurred_at)
+    changed = [await Ledger(town.database, Look(HASHER, TOPICS)).change(f"user-{bob.hex}", said) for _ in range(2)]
+    assert [len(one.numbers) for one in changed] == [1, 0]
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert not await allowed(town, bob)
 
 
 async def test_start_ends_an_opt_out_that_the_provider_knew_of(replies, town):
@@ -337,6 +370,22 @@ async def test_the_last_word_said_in_and_after_an_outage_is_the_last_one(kept, w
     assert await allowed(town, ann)
 
 
+@pytest.mark.parametrize("stopped_before", [False, True])
+async def test_a_start_that_waited_does_not_end_a_stop_that_came_after_it(kept, wire, replies, town, stopped_before):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    if stopped_before:
+        await replies(reply(Keyword.STOP))
+    await in_an_outage(wire, kept, reply(Keyword.START))
+    await replies(reply(Keyword.STOP))  # through another machine, whose line was never cut
+    await kept.catch_up()
+    assert not await allowed(town, ann)
+    assert await blocks(town) == ["stop"]
+    await replies(reply(Keyword.START))
+    assert await allowed(town, ann)
+    assert await blocks(town) == []
+
+
 async def test_a_message_that_comes_again_after_an_outage_is_answered_once(kept, wire):
     stop = reply(Keyword.STOP)
     await in_an_outage(wire, kept, stop)
@@ -361,6 +410,16 @@ async def test_one_file_that_cannot_be_read_holds_up_no_other(kept, wire, town):
     assert [path.name for path in kept.directory.iterdir()] == ["a.broken"]
     assert not await allowed(town, ann)
     assert [one["event"] for one in logs] == ["reply.not_caught_up", "reply.caught_up"]
+
+
+async def test_a_file_that_may_not_be_read_makes_nobody_deaf(kept, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    (kept.directory / "a.json").mkdir(parents=True)  # what another account has written fails in the same way
+    with capture_logs() as logs:
+        assert "no more text messages" in await kept(reply(Keyword.STOP))
+    assert not await allowed(town, ann)
+    assert [one["event"] for one in logs] == ["reply.not_caught_up"]
 
 
 async def test_what_was_kept_waits_until_the_database_is_back(kept, wire, town):

@@ -172,7 +172,8 @@ async def test_a_switch_that_is_turned_off_is_a_no_with_its_proof_and_stops_what
     assert (line["scope"], line["channel"], line["source"]) == ("topic:product-news", "email", "preference_page")
     version = Pages(Brand("", "")).words(["en"]).version
     proof = {"link": "manage", "wording": "Product news · Email", "wording_version": f"en:{version}"}
-    assert line["evidence"] == {**proof, "ip": "127.0.0.0/24", "allowed_before": True}
+    ends = {"link_expires_at": line["evidence"]["link_expires_at"]}
+    assert line["evidence"] == {**proof, **ends, "ip": "127.0.0.0/24", "allowed_before": True}
     assert await service.town.state(waiting) == "cancelled"
     again = await save(service, manage(service, ann, OLD))
     assert "Nothing was changed" in again.text

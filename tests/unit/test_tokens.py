@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from notifier.domain.tokens import LONGEST, ConfirmLink, Links, MailOptOut, ManageLink, OptOutLink, ReturnPath, UndoLink
@@ -88,6 +88,14 @@ def test_no_changed_letter_of_a_mail_token_is_accepted(kind):
         for letter in "abcdefghijklmnopqrstuvwxyz234567-=1890":
             changed = local[:at] + letter + local[at + 1 :]
             assert changed == local or made.read_mail(changed) is None, changed
+
+
+@given(st.text())
+@example("\ud800")
+def test_whatever_stands_before_the_at_is_no_token_and_no_error(text):
+    """Also half of a surrogate pair, which JSON and SMTPUTF8 may bring."""
+    assert links().read_mail(text) is None
+    assert links().read_mail(f"{text}-aaaa") is None
 
 
 @given(st.tuples(ids, topics, channels, ids), st.tuples(ids, topics, channels, ids))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from notifier.domain.consent import ANY, ConsentEvent, Default, Topic, judge
@@ -42,12 +42,12 @@ def ledgers(draw):
     ]
 
 
-def allowed(events):
+def allowed(events, at=NOW):
     return {
         (key, channel)
         for key, topic in TOPICS.items()
         for channel in topic.defaults
-        if judge(topic, channel, events, NOW)[0]
+        if judge(topic, channel, events, at)[0]
     }
 
 
@@ -71,8 +71,9 @@ def test_a_no_stands_as_soon_as_it_was_said(events, scope, channel):
     assert standing([*events, line], scope, channel) == line
 
 
-@given(ledgers(), scopes, wires)
-def test_an_undo_brings_back_exactly_what_was_allowed(events, scope, channel):
+@settings(max_examples=400)
+@given(ledgers(), scopes, wires, st.timedeltas(timedelta(0), timedelta(days=60)))
+def test_an_undo_brings_back_exactly_what_was_allowed_and_no_longer_than_it_was(events, scope, channel, days):
     assume(topic_of(scope) is None or Channel(channel) in topic_of(scope).defaults)
     if not may_be_undone(events, scope, channel, topic_of(scope), NOW):
         return
@@ -80,9 +81,10 @@ def test_an_undo_brings_back_exactly_what_was_allowed(events, scope, channel):
     number = refused[-1].number
     assert still_undoable(refused, number, topic_of(scope), NOW)
     assert not was_undone(refused, number)
-    ends = lasts_until(refused, scope, channel, NOW)
+    ends = lasts_until(refused, number, topic_of(scope), NOW)
     undone = [*refused, said(refused, scope, channel, granted=True, ends=ends)]
     assert allowed(undone) == allowed(events)
+    assert allowed(undone, NOW + days) <= allowed(events, NOW + days)
     assert was_undone(undone, number)
     assert not still_undoable(undone, number, topic_of(scope), NOW)
 
@@ -93,6 +95,17 @@ def test_a_no_is_not_undone_by_a_lasting_yes_where_a_yes_for_a_while_has_run_out
         ConsentEvent(2, "all", "sms", True, START + timedelta(days=1), START + timedelta(days=2)),
     ]
     assert not may_be_undone(events, "all", "sms", None, NOW)
+
+
+def test_an_undo_outlasts_no_yes_that_held_a_wider_no_down_for_a_while():
+    ends = NOW + timedelta(days=3)
+    events = [
+        ConsentEvent(1, "topic:offers", "email", True, START),
+        ConsentEvent(2, "marketing", "any", False, START + timedelta(days=1)),
+        ConsentEvent(3, "topic:offers", "email", True, START + timedelta(days=2), ends),
+        ConsentEvent(4, "topic:offers", "email", False, NOW),
+    ]
+    assert lasts_until(events, 4, TOPICS["offers"], NOW) == ends
 
 
 def test_an_undo_comes_too_late_when_the_yes_that_was_refused_has_run_out_meanwhile():
@@ -117,7 +130,7 @@ def test_an_undo_never_allows_what_is_not_allowed_without_the_line(events, scope
     for line in since:
         refused.append(said(refused, line.scope, line.channel, granted=line.granted, ends=line.expires_at))
     if still_undoable(refused, number, topic_of(scope), NOW):
-        ends = lasts_until(refused, scope, channel, NOW)
+        ends = lasts_until(refused, number, topic_of(scope), NOW)
         undone = [*refused, said(refused, scope, channel, granted=True, ends=ends)]
         assert allowed(undone) <= allowed([line for line in refused if line.number != number])
 
