@@ -48,6 +48,16 @@ PHRASES = {" ".join(words): KEYWORDS[role] for words, role in _ROLES.items() if 
             "stop these texts",
             "remove me from your list",
         ),
+        *(
+            "Cease",
+            "cease and desist",
+            "Go away!",
+            "Reply STOP",
+            "Stop1",
+            "Bitte stoppen Sie das",
+            "Lasst mich in Ruhe",
+        ),
+        *("Stop ai messaggi", "Lasciatemi in pace", "Déjenme en paz", "Laissez-moi tranquille"),
         *("Don't text me anymore", "don’t text me", "DO NOT TEXT ME", "leave me alone", "take me off your list please"),
         *(
             "I don't want these messages",
