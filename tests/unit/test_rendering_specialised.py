@@ -297,6 +297,14 @@ def test_what_is_formatted_is_shared_only_by_those_who_write_it_alike():
     assert len(texts) == 4
 
 
+def test_a_time_that_a_mapped_filter_shows_is_shared_only_by_those_of_one_clock():
+    template = made(LETTER | {"txt": "{{ items|map('datetime')|join }} {{ p }}"})
+    campaign = {"items": ["2026-03-12T23:30:00Z"]}
+    special = Specialised.of(template, campaign)
+    for locale, timezone in (("en-GB", "UTC"), ("en-US", "UTC"), ("en-GB", "Asia/Tokyo")):
+        assert isinstance(both(template, campaign, person({"p": "Ann"}, locale, timezone), special), WrittenEmail)
+
+
 def test_people_of_any_clock_share_what_shows_no_time():
     special = Specialised.of(made(LETTER), {})
     bodies_ = [special.render(PERMIT, person({"p": "Ann"}, "en", clock)) for clock in ("UTC", "Asia/Tokyo")]
