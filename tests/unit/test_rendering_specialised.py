@@ -305,6 +305,27 @@ def test_a_time_that_a_mapped_filter_shows_is_shared_only_by_those_of_one_clock(
         assert isinstance(both(template, campaign, person({"p": "Ann"}, locale, timezone), special), WrittenEmail)
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "items|reject('eq', 'b')",
+        "items|map('upper')",
+        "items|reverse",
+        "items|unique",
+        "(items|select('ne', 'b'), 1)|first",
+        "{'all': items|select('ne', 'b')}.all",
+    ],
+)
+def test_a_list_that_is_chosen_once_is_there_for_the_second_person_too(chosen):
+    template = made(LETTER | {"txt": "{% set some = " + chosen + " %}{% if p %}{{ some|join(',') }}{% endif %}"})
+    campaign = {"items": ["a", "b", "c"]}
+    special = Specialised.of(template, campaign)
+    for name in ("Ann", "Bob"):
+        written = both(template, campaign, person({"p": name}), special)
+        assert isinstance(written, WrittenEmail)
+        assert b"," in read(sent(written))[1][0][1]
+
+
 def test_people_of_any_clock_share_what_shows_no_time():
     special = Specialised.of(made(LETTER), {})
     bodies_ = [special.render(PERMIT, person({"p": "Ann"}, "en", clock)) for clock in ("UTC", "Asia/Tokyo")]
