@@ -233,6 +233,26 @@ WHOLE = [
         {"p": "https://x.test/", "link": "https://x.test/"},
     ),
     (
+        "a file that is imported and asks whether a value is there",
+        LETTER | {"txt": "{% from '_layouts/said.txt.j2' import said %}{{ said }} {{ p }}"},
+        {"p": "a"},
+    ),
+    (
+        "what an imported file has printed",
+        LETTER | {"txt": "{% import '_layouts/piece.txt.j2' as m with context %}{{ m|string|upper }} {{ p }}"},
+        {"p": "a"},
+    ),
+    (
+        "a file that is included without what is around it",
+        LETTER | {"txt": "{% include '_layouts/piece.txt.j2' without context %} {{ p }}"},
+        {"p": "a"},
+    ),
+    (
+        "a layout for some",
+        LETTER | {"txt": "{% if p %}{% extends '_layouts/bare.txt.j2' %}{% endif %}{% block content %}a{% endblock %}"},
+        {"p": "a"},
+    ),
+    (
         "a CRLF of the campaign's before a block",
         LETTER | {"txt": "{{ '\\r\\n' }}{% if p %}word {% endif %}"},
         {"p": "a"},
