@@ -16,6 +16,7 @@ from babel import dates, numbers
 from jinja2 import filters as jinja_filters
 from jinja2 import pass_eval_context
 from jinja2.nodes import EvalContext
+from markupsafe import Markup
 
 from notifier.errors import TemplateError
 
@@ -100,6 +101,12 @@ def whole(lazy: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
+def title(text: Any) -> str:
+    """Jinja's, which forgets that a text is escaped already."""
+    titled: str = jinja_filters.do_title(text)
+    return Markup(titled) if hasattr(text, "__html__") else titled  # noqa: S704  # letters of what was markup before
+
+
 @pass_eval_context
 def join(context: EvalContext, items: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
     """Jinja's, for a separator that is no text of its own."""
@@ -110,7 +117,7 @@ def join(context: EvalContext, items: Iterable[Any], separator: str = "", attrib
 
 _PLAIN = (
     *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "int", "float", "last"),
-    *("length", "list", "lower", "max", "min", "round", "sort", "string", "sum", "title", "trim", "truncate", "upper"),
+    *("length", "list", "lower", "max", "min", "round", "sort", "string", "sum", "trim", "truncate", "upper"),
     *("urlencode", "wordcount"),
 )
 _LAZY = ("map", "reject", "rejectattr", "reverse", "select", "selectattr", "unique")
@@ -125,6 +132,7 @@ ALLOWED: Mapping[str, Callable[..., Any]] = {
     "plural": plural,
     "url": url,
     "each": each,
+    "title": title,
     "join": join,
 }
 

@@ -100,6 +100,35 @@ def test_a_subject_is_one_visible_line(text: str, line: str) -> None:
     assert one_line(text) == line
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "{% filter default(x, true) %}{% endfilter %}",
+        "{% filter join(x) %}ab{% endfilter %}",
+        "{% filter int(x) %}ab{% endfilter %}",
+        "{{ x }}{% set y | default(x, true) %}{% endset %}{{ y }}",
+        "{{ x }}{% set y | join(x) %}ab{% endset %}{{ y }}",
+        "{% filter title %}{{ x }}{% endfilter %}",
+    ],
+)
+def test_what_the_filter_of_a_block_takes_from_data_is_escaped(tmp_path: Path, block: str) -> None:
+    html = look(load(tmp_path, files(f"<p>{block}</p>")), {"x": "<b title='x'>"}).html
+    assert html is not None
+    assert Shape(html).elements == [("p", []), "p"]
+
+
+def test_the_filter_of_a_block_changes_its_text_and_not_its_markup(tmp_path: Path) -> None:
+    page = "<p><b>{% filter title %}{{ x }} &amp; so{% endfilter %}</b>{% filter length %}<i>{% endfilter %}</p>"
+    assert look(load(tmp_path, files(page)), {"x": "tom & jerry"}).html == "<p><b>Tom &amp; Jerry &amp; So</b>3</p>"
+
+
+@pytest.mark.parametrize("block", ["{% filter list %}ab{% endfilter %}", "{% set y | list %}ab{% endset %}{{ y }}"])
+@pytest.mark.parametrize("name", ["email.html.j2", "email.txt.j2"])
+def test_the_filter_of_a_block_that_makes_no_text_is_named_with_its_line(tmp_path: Path, block: str, name: str) -> None:
+    with pytest.raises(TemplateError, match=rf"letter/en/{name}:2: TypeError in"):
+        load(tmp_path, LETTER | {f"letter/en/{name}": f"<p>\n{block}</p>"})
+
+
 def test_an_empty_subject_is_refused(page: Templates, tmp_path: Path) -> None:
     templates = load(tmp_path, LETTER | {"letter/en/email.subject.j2": "{{ x }}"})
     with pytest.raises(TemplateError, match="the subject is empty"):
