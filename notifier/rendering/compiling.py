@@ -79,8 +79,11 @@ class Workbench:
         used = syntax.closure(names.values(), strings)
         self._check_names(used, strings)
         for path in used:
-            if "urlencode" in syntax.read(path, strings[path]).filters:
+            filters = syntax.read(path, strings[path]).filters
+            if "urlencode" in filters:
                 raise TemplateError(f"{path}: values in a link are encoded already; leave out urlencode")
+            if "made" in filters:  # which hides what data brought
+                raise TemplateError(f"{path}: no filter around a part of a link; write it behind the value")
         ready = _compiled(Sandbox(strings, strings, links.marked), used)
         return {key: ready[name] for key, name in names.items()}
 
