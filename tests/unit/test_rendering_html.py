@@ -139,10 +139,13 @@ LINK = '<p><a href="{{ x }}">x</a></p>'
 CHOSEN = '<p><a href="{% if x %} {{ x }}{% else %}{{ y }}{% endif %}">x</a></p>'
 MACRO = "{% macro link(to) %}<a href='{{ to }}'>x</a>{% endmacro %}<p>{{ link(x) }}</p>"
 OUTLOOK = '<!--[if mso]><a href="{{ x }}">x</a><![endif]-->'
+ELSE = '<a href="{% if y is defined %}https://lamps.test/{{ y }}{% else %}{{ x }}{% endif %}">x</a>'
+BEHIND = '<a href="{% if y is defined %}https://lamps.test/{% endif %}{{ x }}">x</a>'
+TURNS = '<a href="{% for a in items %}https://lamps.test/{{ a }}{% endfor %}{{ x }}">x</a>'
 IMAGE = '<img alt="" src="{{ x|trim }}">'
 
 
-@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, IMAGE])
+@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, ELSE, BEHIND, TURNS, IMAGE])
 @pytest.mark.parametrize(
     "target",
     [
@@ -164,8 +167,22 @@ IMAGE = '<img alt="" src="{{ x|trim }}">'
 def test_a_link_from_data_that_is_no_web_address_is_never_sent(tmp_path: Path, html: str, target: str) -> None:
     templates = load(tmp_path, files(html))
     with pytest.raises(TemplateError) as caught:
-        look(templates, {"x": target})
+        look(templates, {"x": target, "items": []})
     assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{% if items %}https://lamps.test/{% else %}https://lamps.example/{% endif %}{{ x }}",
+        "{% if items %}https://a.test/{{ items|first }}{% elif x %}tel:{{ x }}{% else %}#{{ x }}{% endif %}",
+        "https://lamps.test/{% if items %}a{% endif %}{{ x }}",
+    ],
+)
+def test_a_value_behind_the_beginning_of_a_link_is_any_text(tmp_path: Path, link: str) -> None:
+    html = look(load(tmp_path, files(f'<p><a href="{link}">x</a></p>')), {"x": "1", "items": []}).html
+    assert html is not None
+    assert '1">x' in html
 
 
 @pytest.mark.parametrize(
