@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 
 from notifier.errors import TemplateError
 
-JINJA = re.compile(r"""(?:\{\{|\{%|\{\#)(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|.)*?(?:\}\}|%\}|\#\})""", re.DOTALL)
+_QUOTED = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
+JINJA = re.compile(  # in a comment a quote is an apostrophe
+    rf"\{{\#.*?\#\}}|\{{\{{(?:{_QUOTED}|.)*?\}}\}}|\{{%(?:{_QUOTED}|.)*?%\}}", re.DOTALL
+)
 _OUTPUT = re.compile(r"\{\{([-+]?)(.*?)([-+]?)\}\}", re.DOTALL)
 MARK = re.compile(r"\ue000(\d+)\ue001")
 

@@ -142,10 +142,12 @@ OUTLOOK = '<!--[if mso]><a href="{{ x }}">x</a><![endif]-->'
 ELSE = '<a href="{% if y is defined %}https://lamps.test/{{ y }}{% else %}{{ x }}{% endif %}">x</a>'
 BEHIND = '<a href="{% if y is defined %}https://lamps.test/{% endif %}{{ x }}">x</a>'
 TURNS = '<a href="{% for a in items %}https://lamps.test/{{ a }}{% endfor %}{{ x }}">x</a>'
+COMMENT = """{# it's theirs #}<a href="{{ x }}">don't</a> {{ items|length }}"""
+REMARK = """<a href="{# it's #}{{ x }}{# theirs, isn't it #}">x</a>"""
 IMAGE = '<img alt="" src="{{ x|trim }}">'
 
 
-@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, ELSE, BEHIND, TURNS, IMAGE])
+@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, ELSE, BEHIND, TURNS, COMMENT, REMARK, IMAGE])
 @pytest.mark.parametrize(
     "target",
     [
