@@ -104,6 +104,9 @@ class Workbench:
 
 def _prepared(html: str, used: Iterable[str], sources: Mapping[str, str]) -> dict[str, str]:
     """The files as they run: values in links guarded, styles moved onto the elements. Lines stay where they were."""
+    for path in syntax.closure([html], sources) if html in sources else ():
+        if not path.endswith(".html.j2"):
+            raise TemplateError(f"{html}: {path} takes part, in which nothing is escaped; name it .html.j2")
     pages = {path: Page.read(path, sources[path]) for path in used if path.endswith(".html.j2")}
     for page in pages.values():
         page.guard()

@@ -113,11 +113,13 @@ class Page:
         return before.count("\n") + 1
 
     def _tag(self, match: re.Match[str]) -> Tag:
-        attributes = {
-            found["name"].lower(): (found.start("quoted") + 1, found.end("quoted") - 1)
-            for found in _ATTRIBUTE.finditer(self.text, match.start("attributes"), match.end("attributes"))
-            if found["quoted"]
-        }
+        attributes: dict[str, tuple[int, int]] = {}
+        for found in _ATTRIBUTE.finditer(self.text, match.start("attributes"), match.end("attributes")):
+            name = found["name"].lower()
+            if name in attributes:
+                self.refuse(match.start(), f"`{name}` stands twice in one tag; clients take the first")
+            if found["quoted"]:
+                attributes[name] = (found.start("quoted") + 1, found.end("quoted") - 1)
         outside = _ATTRIBUTE.sub("", match["attributes"])
         if "\ue000" in outside or "=" in outside:
             self.refuse(match.start(), "attribute values stand in quotes, and Jinja inside a tag only there")

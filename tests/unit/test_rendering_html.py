@@ -224,12 +224,15 @@ def test_a_link_from_data_that_is_one_is_kept(tmp_path: Path, target: str) -> No
         "<a href=\"javascript:go('{{ x }}')\">x</a>",
         "<a href='/relative'>x</a>",
         "<a href=https://lamps.test/>x</a>",
+        "<a href='{{ x }}' href='https://lamps.test/'>x</a>",
+        "<p>{% include ['_layouts/u.txt.j2'] %}</p>",
+        "<p>{% include '_layouts/u.txt.j2' %}</p>",
         "<p>1 < 2</p>",
         "<p>\ue000</p>",
     ],
 )
 def test_a_place_where_no_value_can_be_kept_harmless_is_refused_at_load(tmp_path: Path, html: str) -> None:
-    layouts = {"_layouts/u.html.j2": "{{ x }}"}
+    layouts = {"_layouts/u.html.j2": "{{ x }}", "_layouts/u.txt.j2": "{{ x }}"}
     with pytest.raises(TemplateError, match=r"letter/en/email\.html\.j2(:2)?: "):
         load(tmp_path, files(f"<p>x</p>\n{html}") | layouts)
 
