@@ -121,10 +121,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         _restrict(tree, name)
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, "each", [], [], None, None, lineno=loop.lineno)
-        blocks: list[Any] = [*tree.find_all((nodes.FilterBlock, nodes.AssignBlock))]
-        for block in blocks:
-            if block.filter is not None:
-                block.filter = nodes.Filter(block.filter, "made", [], [], None, None, lineno=block.lineno)
+        for made in tree.find_all(nodes.AssignBlock):
+            if made.filter is not None:  # Jinja forgets the names in it
+                made.body = [nodes.FilterBlock(made.body, made.filter, lineno=made.lineno)]
+                made.filter = None
+        for block in tree.find_all(nodes.FilterBlock):
+            block.filter = nodes.Filter(block.filter, "made", [], [], None, None, lineno=block.lineno)
         return tree
 
     def compile(self, source: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:

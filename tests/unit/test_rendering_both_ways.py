@@ -91,7 +91,7 @@ everywhere = [
         "{% filter default(p, true) %}{% endfilter %}",
         "{% filter title %}{{ p }} & so{% endfilter %}",
         "{% filter list %}{{ q }}{% endfilter %}",
-        "{{ q }}{% set made | join(q) %}ab{% endset %}{{ made }}",
+        "{% set made | join(q) %}ab{% endset %}{{ made }}",
     ),
     *("{{ '\\r\\n' }}", "{{ '\\r' }}", "{{ '' }}", "\x0b", "\x85", "\u2028", " =\n", "x" * 74 + "="),
 ]

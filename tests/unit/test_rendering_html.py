@@ -106,8 +106,8 @@ def test_a_subject_is_one_visible_line(text: str, line: str) -> None:
         "{% filter default(x, true) %}{% endfilter %}",
         "{% filter join(x) %}ab{% endfilter %}",
         "{% filter int(x) %}ab{% endfilter %}",
-        "{{ x }}{% set y | default(x, true) %}{% endset %}{{ y }}",
-        "{{ x }}{% set y | join(x) %}ab{% endset %}{{ y }}",
+        "{% set y | default(x, true) %}{% endset %}{{ y }}",
+        "{% set y | join(x) %}ab{% endset %}{{ y }}",
         "{% filter title %}{{ x }}{% endfilter %}",
     ],
 )
