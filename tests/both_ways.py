@@ -32,6 +32,8 @@ LAYOUTS = {
     "{% macro frame() %}<i>{{ caller() }}</i>{% endmacro %}",
     "_layouts/parts.txt.j2": "{% macro box(x) %}\n[{{ x }}]\n{% endmacro %}"
     "{% macro frame() %}({{ caller() }}){% endmacro %}",
+    "_layouts/said.txt.j2": "{% set said = 'Hi' if p is defined else 'Hello' %}{{ p|default('none') }}",
+    "_layouts/bare.txt.j2": "<{% block content %}{% endblock %}>\n",
     "_layouts/piece.html.j2": "<em>{{ p|default('none') }}</em>\n",
     "_layouts/piece.txt.j2": "{{ p|default('none') }}\n",
 }

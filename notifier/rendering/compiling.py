@@ -79,8 +79,11 @@ class Workbench:
         used = syntax.closure(names.values(), strings)
         self._check_names(used, strings)
         for path in used:
-            if "urlencode" in syntax.read(path, strings[path]).filters:
+            filters = syntax.read(path, strings[path]).filters
+            if "urlencode" in filters:
                 raise TemplateError(f"{path}: values in a link are encoded already; leave out urlencode")
+            if "made" in filters:  # which hides what data brought
+                raise TemplateError(f"{path}: no filter around a part of a link; write it behind the value")
         ready = _compiled(Sandbox(strings, strings, links.marked), used)
         return {key: ready[name] for key, name in names.items()}
 
@@ -101,6 +104,9 @@ class Workbench:
 
 def _prepared(html: str, used: Iterable[str], sources: Mapping[str, str]) -> dict[str, str]:
     """The files as they run: values in links guarded, styles moved onto the elements. Lines stay where they were."""
+    for path in syntax.closure([html], sources) if html in sources else ():
+        if not path.endswith(".html.j2"):
+            raise TemplateError(f"{html}: {path} takes part, in which nothing is escaped; name it .html.j2")
     pages = {path: Page.read(path, sources[path]) for path in used if path.endswith(".html.j2")}
     for page in pages.values():
         page.guard()

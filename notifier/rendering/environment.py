@@ -8,10 +8,11 @@ from contextvars import Context
 from types import CodeType
 from typing import Any
 
-from jinja2 import DictLoader, StrictUndefined, Undefined, nodes
+from jinja2 import DictLoader, StrictUndefined, Undefined, nodes, pass_eval_context
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.environment import TemplateModule
 from jinja2.exceptions import SecurityError, TemplateAssertionError
+from jinja2.nodes import EvalContext
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup, escape
@@ -88,7 +89,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.escaped = escaped
         self.globals = {}
-        self.filters = dict(filters.ALLOWED)
+        self.filters = {**filters.ALLOWED, "made": _made}
         self.tests = {name: self.tests[name] for name in TESTS}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -120,6 +121,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         _restrict(tree, name)
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, "each", [], [], None, None, lineno=loop.lineno)
+        for made in tree.find_all(nodes.AssignBlock):
+            if made.filter is not None:  # Jinja forgets the names in it
+                made.body = [nodes.FilterBlock(made.body, made.filter, lineno=made.lineno)]
+                made.filter = None
+        for block in tree.find_all(nodes.FilterBlock):
+            block.filter = nodes.Filter(block.filter, "made", [], [], None, None, lineno=block.lineno)
         return tree
 
     def compile(self, source: Any, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -149,6 +156,12 @@ def printable(value: Any) -> Any:
     if value.__class__ in _PRINTED or isinstance(value, Undefined):  # which raises by itself, and says what is missing
         return value
     raise TypeError("only text and numbers can be printed")
+
+
+@pass_eval_context
+def _made(context: EvalContext, value: Any) -> str:
+    """Wrapped around the filter of every block at load, for Jinja prints what comes out of it as it is."""
+    return escaped(value) if context.autoescape else str(printable(value))
 
 
 def escaped(value: Any) -> str:

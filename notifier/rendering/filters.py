@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import babel
@@ -16,6 +16,7 @@ from babel import dates, numbers
 from jinja2 import filters as jinja_filters
 from jinja2 import pass_eval_context
 from jinja2.nodes import EvalContext
+from markupsafe import Markup
 
 from notifier.errors import TemplateError
 
@@ -89,6 +90,23 @@ def each(items: Iterable[Any]) -> Iterable[Any]:
     return sized
 
 
+def whole(lazy: Callable[..., Any]) -> Callable[..., Any]:
+    """Jinja's filter with a list where it gives what can be read only once: a `set` of it is shown to many people."""
+
+    @wraps(lazy)
+    def filtered(*args: Any, **kwargs: Any) -> Any:
+        found = lazy(*args, **kwargs)
+        return list(found) if isinstance(found, Iterator) else found
+
+    return filtered
+
+
+def title(text: Any) -> str:
+    """Jinja's, which forgets that a text is escaped already."""
+    titled: str = jinja_filters.do_title(text)
+    return Markup(titled) if hasattr(text, "__html__") else titled  # noqa: S704  # letters of what was markup before
+
+
 @pass_eval_context
 def join(context: EvalContext, items: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
     """Jinja's, for a separator that is no text of its own."""
@@ -99,12 +117,14 @@ def join(context: EvalContext, items: Iterable[Any], separator: str = "", attrib
 
 _PLAIN = (
     *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "int", "float", "last"),
-    *("length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select"),
-    *("selectattr", "sort", "string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount"),
+    *("length", "list", "lower", "max", "min", "round", "sort", "string", "sum", "trim", "truncate", "upper"),
+    *("urlencode", "wordcount"),
 )
+_LAZY = ("map", "reject", "rejectattr", "reverse", "select", "selectattr", "unique")
 
 ALLOWED: Mapping[str, Callable[..., Any]] = {
     **{name: jinja_filters.FILTERS[name] for name in _PLAIN},
+    **{name: whole(jinja_filters.FILTERS[name]) for name in _LAZY},
     "money": money,
     "number": number,
     "date": day,
@@ -112,6 +132,7 @@ ALLOWED: Mapping[str, Callable[..., Any]] = {
     "plural": plural,
     "url": url,
     "each": each,
+    "title": title,
     "join": join,
 }
 

@@ -19,11 +19,13 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
 from notifier.errors import TemplateError
+from notifier.rendering import syntax
 from notifier.rendering.environment import Unkept
 
 MAX_MARKS = 500
 _OF_A_PLACE = frozenset({"super", "self", "caller", "loop"})
-_NOT_INSIDE = (nodes.Block, nodes.Include, nodes.Import, nodes.FromImport, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+_READERS = (nodes.Include, nodes.Import, nodes.FromImport)
+_NOT_INSIDE = (nodes.Extends, nodes.Block, *_READERS, nodes.Assign, nodes.AssignBlock, nodes.Macro)
 _BUFFERS = (nodes.CallBlock, nodes.FilterBlock, nodes.AssignBlock, nodes.Macro)
 
 
@@ -124,6 +126,7 @@ class _Surgeon:
         _Settled(self.environment.varying).visit(tree)
         self._refuse_shadows(tree)
         self._refuse_readers(tree)
+        self._refuse_strangers(tree)
         tree.body = self._all(tree.body)
         tree.set_environment(self.environment)
         return tree
@@ -202,6 +205,16 @@ class _Surgeon:
         )
         for node in (*reads, *kept, *calls):
             self._refuse(node, "what is printed there is used here, and it may differ from person to person")
+
+    def _refuse_strangers(self, tree: nodes.Template) -> None:
+        """A file that is read without what is around it finds no person's data, and an imported one prints nothing."""
+        for node in tree.find_all(_READERS):
+            if isinstance(node, nodes.Include) and node.with_context:
+                continue
+            names = [name for name in meta.find_referenced_templates(nodes.Template([node])) if name]
+            files = self.environment.prepared
+            if any(self.given & syntax.read(path, files[path]).names for path in syntax.closure(names, files)):
+                self._refuse(node, "a file that is read there asks for what differs from person to person")
 
     def _refuse_shadows(self, tree: nodes.Template) -> None:
         """One name with two meanings: what it stands for could not be told."""

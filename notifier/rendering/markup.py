@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from notifier.errors import TemplateError
 
-JINJA = re.compile(r"""(?:\{\{|\{%|\{\#)(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|.)*?(?:\}\}|%\}|\#\})""", re.DOTALL)
+_QUOTED = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
+JINJA = re.compile(  # in a comment a quote is an apostrophe
+    rf"\{{\#.*?\#\}}|\{{\{{(?:{_QUOTED}|.)*?\}}\}}|\{{%(?:{_QUOTED}|.)*?%\}}", re.DOTALL
+)
 _OUTPUT = re.compile(r"\{\{([-+]?)(.*?)([-+]?)\}\}", re.DOTALL)
 MARK = re.compile(r"\ue000(\d+)\ue001")
 
@@ -33,7 +36,8 @@ _ATTRIBUTE = re.compile(r"(?P<name>[^\s=>\"'/\ue000]+)(?:\s*=\s*(?P<quoted>\"[^\
 
 _INDENTATION = re.compile(r"\n[ \t]+")
 
-_IN_ATTRIBUTES = re.compile(r"\{\{|\{#|\{%[-+]?\s*(if|elif|else|endif|for|endfor)\b")
+_BRANCH = re.compile(r"\{%[-+]?\s*(if|elif|else|endif|for|endfor)\b")
+_IN_ATTRIBUTES = re.compile(rf"\{{\{{|\{{#|{_BRANCH.pattern}")
 
 LINKS = frozenset({"href", "src", "background", "action", "formaction", "cite", "poster", "data", "xlink:href"})
 FORBIDDEN_TAGS = frozenset({"script", "iframe", "object", "embed", "base", "form", "link", "meta"})
@@ -109,11 +113,13 @@ class Page:
         return before.count("\n") + 1
 
     def _tag(self, match: re.Match[str]) -> Tag:
-        attributes = {
-            found["name"].lower(): (found.start("quoted") + 1, found.end("quoted") - 1)
-            for found in _ATTRIBUTE.finditer(self.text, match.start("attributes"), match.end("attributes"))
-            if found["quoted"]
-        }
+        attributes: dict[str, tuple[int, int]] = {}
+        for found in _ATTRIBUTE.finditer(self.text, match.start("attributes"), match.end("attributes")):
+            name = found["name"].lower()
+            if name in attributes:
+                self.refuse(match.start(), f"`{name}` stands twice in one tag; clients take the first")
+            if found["quoted"]:
+                attributes[name] = (found.start("quoted") + 1, found.end("quoted") - 1)
         outside = _ATTRIBUTE.sub("", match["attributes"])
         if "\ue000" in outside or "=" in outside:
             self.refuse(match.start(), "attribute values stand in quotes, and Jinja inside a tag only there")
@@ -141,14 +147,46 @@ class Page:
         return MARK.search(self.text[tag.start : tag.end]) is not None
 
     def _guard_link(self, tag: Tag, start: int, end: int) -> None:
-        before = ""
+        ways = _Ways()
         last = start
         for mark in MARK.finditer(self.text, start, end):
-            before += self.text[last : mark.start()]
+            ways.write(self.text[last : mark.start()])
             last = mark.end()
-            if self._prints(mark) and not before.strip():
+            ways.follow(self.pieces[int(mark[1])])
+            if self._prints(mark) and ways.is_bare:
                 self.pieces[int(mark[1])] = _OUTPUT.sub(r"{{\1 (\2)|url \3}}", self.pieces[int(mark[1])])
-        literal = (before + self.text[last:end]).strip()
+        literal = MARK.sub("", self.text[start:end]).strip()
         begins = MARK.match(self.text[start:end].strip())
         if literal and not begins and not _SAFE_START.match(literal):
             self.refuse(tag.start, "a link begins with https://, http://, mailto: or tel:")
+
+
+@dataclass(slots=True)
+class _Ways:
+    """Whether a link may have nothing before it, on any way through the conditions in it."""
+
+    is_bare: bool = True
+    _branches: list[tuple[bool, bool, bool]] = field(default_factory=list)
+    """Of each open `if` or `for`: whether it was bare before it and behind a branch, and whether one is always taken"""
+
+    def write(self, text: str) -> None:
+        """Go on behind what the author wrote."""
+        self.is_bare = self.is_bare and not text.strip()
+
+    def follow(self, piece: str) -> None:
+        """Go on behind a piece of Jinja."""
+        found = _BRANCH.match(piece)
+        match found and found[1]:
+            case None:
+                pass
+            case "if" | "for":
+                self._branches.append((self.is_bare, False, False))
+            case _ if not self._branches:  # it began before the link
+                self.is_bare = True
+            case "elif" | "else" as word:
+                before, behind, _ = self._branches.pop()
+                self._branches.append((before, behind or self.is_bare, word == "else"))
+                self.is_bare = before
+            case _:
+                before, behind, is_taken = self._branches.pop()
+                self.is_bare = self.is_bare or behind or (before and not is_taken)

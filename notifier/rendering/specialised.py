@@ -29,7 +29,7 @@ from notifier_channels.contract import Channel, Email, ListHeaders, WrittenEmail
 MAX_CAMPAIGNS = 16
 MAX_KEPT = 2_000  #: of what people of one locale, clock and set of names have in common
 _FORMATTED = frozenset({"money", "number", "plural"})
-_TIMED = frozenset({"date", "datetime"})
+_TIMED = frozenset({"date", "datetime", "map"})  # `map` names another filter when it runs
 _LINKS = ("unsubscribe_url", "preferences_url")
 
 Way: TypeAlias = tuple[Pressed, babel.Locale, ZoneInfo]

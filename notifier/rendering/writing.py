@@ -17,7 +17,7 @@ from jinja2 import nodes
 from jinja2.compiler import Frame
 
 from notifier.rendering.environment import Printing, Unkept, escaped, printable
-from notifier.rendering.gaps import Odd, encoded
+from notifier.rendering.gaps import encoded
 from notifier_channels.email import forms
 
 _BREAK = forms.SOFT_BREAK.decode()
@@ -106,9 +106,7 @@ def _text(value: str) -> str:
     return encoded(printable(value))
 
 
-def _as_made(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Odd
+def _as_made(value: str) -> str:
     return f"{value if _are_plain((value,), _PLAIN) else encoded(str(value))}{_BREAK}"
 
 

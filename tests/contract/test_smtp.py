@@ -132,6 +132,16 @@ async def test_a_line_lost_before_anything_was_answered_costs_no_attempt(at):
     assert len(sink.accepted) == kinds(outcomes).count(Receipt)
 
 
+@pytest.mark.parametrize("behind", ["nonsense", "250-a\n251 b", "2" * 5000])
+async def test_a_mail_that_was_taken_is_taken_whatever_the_relay_says_behind_it(behind):
+    async with relay(Fault("dot", f"250 ok\n{behind}", taken=True, after=1, times=1)) as (provider, sink):
+        batch, witness = batch_of(*["ann"] * 3), Notebook()
+        outcomes = await sent(provider, batch, witness)
+    assert in_order(batch, outcomes) == [Receipt, Receipt, Receipt]
+    assert not witness.in_doubt
+    assert len(sink.accepted) == 3
+
+
 async def test_a_mail_that_ends_every_line_fails_alone():
     async with relay(Fault("mail", then="close", match="<poison@")) as (provider, sink):
         batch = batch_of(*["ann"] * 6)

@@ -78,12 +78,29 @@ everywhere = [
         "{% with y = 2 %}{{ y }}{{ q }}{% endwith %}",
     ),
     "{% macro own(p) %}{{ p }}{% endmacro %}{{ own(q) }}",
+    *(
+        "{% set some = items|reject('eq', 'Ann') %}{% if p %}{{ some|join(q) }}{% endif %}",
+        "{{ [when]|map('datetime')|join }}",
+        "{{ [total]|map('number')|first }}",
+    ),
+    *(
+        "{% include '_layouts/piece.KIND.j2' without context %}",
+        "{% import '_layouts/piece.KIND.j2' as piece with context %}{{ piece|string|upper }}",
+    ),
+    *(
+        "{% filter default(p, true) %}{% endfilter %}",
+        "{% filter title %}{{ p }} & so{% endfilter %}",
+        "{% filter list %}{{ q }}{% endfilter %}",
+        "{% set made | join(q) %}ab{% endset %}{{ made }}",
+    ),
+    *("{{ '\\r\\n' }}", "{{ '\\r' }}", "{{ '' }}", "\x0b", "\x85", "\u2028", " =\n", "x" * 74 + "="),
 ]
 html_only = [
     *(
         '<a href="{{ link }}">go</a>',
         '<a href="{{ link }}">{{ link }}</a>',
         '<a href="https://x.test/?a={{ p }}&amp;b=1">{{ q }}</a>',
+        '<a href="{% if flag %}https://x.test/{{ p }}{% else %}{{ link }}{% endif %}">{{ q }}</a>',
     ),
     *(
         '<p title="{{ p }}">',
@@ -201,6 +218,7 @@ odd = st.lists(
                 ";",
                 "\ud800",
             ),
+            *("=20", "=\r\n", "\n.\n", "\x1c", "\x85", "%(to)s", "\x00", " " * 76, "é" * 25),
         ]
     ),
     max_size=3,

@@ -100,6 +100,35 @@ def test_a_subject_is_one_visible_line(text: str, line: str) -> None:
     assert one_line(text) == line
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "{% filter default(x, true) %}{% endfilter %}",
+        "{% filter join(x) %}ab{% endfilter %}",
+        "{% filter int(x) %}ab{% endfilter %}",
+        "{% set y | default(x, true) %}{% endset %}{{ y }}",
+        "{% set y | join(x) %}ab{% endset %}{{ y }}",
+        "{% filter title %}{{ x }}{% endfilter %}",
+    ],
+)
+def test_what_the_filter_of_a_block_takes_from_data_is_escaped(tmp_path: Path, block: str) -> None:
+    html = look(load(tmp_path, files(f"<p>{block}</p>")), {"x": "<b title='x'>"}).html
+    assert html is not None
+    assert Shape(html).elements == [("p", []), "p"]
+
+
+def test_the_filter_of_a_block_changes_its_text_and_not_its_markup(tmp_path: Path) -> None:
+    page = "<p><b>{% filter title %}{{ x }} &amp; so{% endfilter %}</b>{% filter length %}<i>{% endfilter %}</p>"
+    assert look(load(tmp_path, files(page)), {"x": "tom & jerry"}).html == "<p><b>Tom &amp; Jerry &amp; So</b>3</p>"
+
+
+@pytest.mark.parametrize("block", ["{% filter list %}ab{% endfilter %}", "{% set y | list %}ab{% endset %}{{ y }}"])
+@pytest.mark.parametrize("name", ["email.html.j2", "email.txt.j2"])
+def test_the_filter_of_a_block_that_makes_no_text_is_named_with_its_line(tmp_path: Path, block: str, name: str) -> None:
+    with pytest.raises(TemplateError, match=rf"letter/en/{name}:2: TypeError in"):
+        load(tmp_path, LETTER | {f"letter/en/{name}": f"<p>\n{block}</p>"})
+
+
 def test_an_empty_subject_is_refused(page: Templates, tmp_path: Path) -> None:
     templates = load(tmp_path, LETTER | {"letter/en/email.subject.j2": "{{ x }}"})
     with pytest.raises(TemplateError, match="the subject is empty"):
@@ -110,10 +139,15 @@ LINK = '<p><a href="{{ x }}">x</a></p>'
 CHOSEN = '<p><a href="{% if x %} {{ x }}{% else %}{{ y }}{% endif %}">x</a></p>'
 MACRO = "{% macro link(to) %}<a href='{{ to }}'>x</a>{% endmacro %}<p>{{ link(x) }}</p>"
 OUTLOOK = '<!--[if mso]><a href="{{ x }}">x</a><![endif]-->'
+ELSE = '<a href="{% if y is defined %}https://lamps.test/{{ y }}{% else %}{{ x }}{% endif %}">x</a>'
+BEHIND = '<a href="{% if y is defined %}https://lamps.test/{% endif %}{{ x }}">x</a>'
+TURNS = '<a href="{% for a in items %}https://lamps.test/{{ a }}{% endfor %}{{ x }}">x</a>'
+COMMENT = """{# it's theirs #}<a href="{{ x }}">don't</a> {{ items|length }}"""
+REMARK = """<a href="{# it's #}{{ x }}{# theirs, isn't it #}">x</a>"""
 IMAGE = '<img alt="" src="{{ x|trim }}">'
 
 
-@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, IMAGE])
+@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, ELSE, BEHIND, TURNS, COMMENT, REMARK, IMAGE])
 @pytest.mark.parametrize(
     "target",
     [
@@ -135,8 +169,22 @@ IMAGE = '<img alt="" src="{{ x|trim }}">'
 def test_a_link_from_data_that_is_no_web_address_is_never_sent(tmp_path: Path, html: str, target: str) -> None:
     templates = load(tmp_path, files(html))
     with pytest.raises(TemplateError) as caught:
-        look(templates, {"x": target})
+        look(templates, {"x": target, "items": []})
     assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{% if items %}https://lamps.test/{% else %}https://lamps.example/{% endif %}{{ x }}",
+        "{% if items %}https://a.test/{{ items|first }}{% elif x %}tel:{{ x }}{% else %}#{{ x }}{% endif %}",
+        "https://lamps.test/{% if items %}a{% endif %}{{ x }}",
+    ],
+)
+def test_a_value_behind_the_beginning_of_a_link_is_any_text(tmp_path: Path, link: str) -> None:
+    html = look(load(tmp_path, files(f'<p><a href="{link}">x</a></p>')), {"x": "1", "items": []}).html
+    assert html is not None
+    assert '1">x' in html
 
 
 @pytest.mark.parametrize(
@@ -176,12 +224,15 @@ def test_a_link_from_data_that_is_one_is_kept(tmp_path: Path, target: str) -> No
         "<a href=\"javascript:go('{{ x }}')\">x</a>",
         "<a href='/relative'>x</a>",
         "<a href=https://lamps.test/>x</a>",
+        "<a href='{{ x }}' href='https://lamps.test/'>x</a>",
+        "<p>{% include ['_layouts/u.txt.j2'] %}</p>",
+        "<p>{% include '_layouts/u.txt.j2' %}</p>",
         "<p>1 < 2</p>",
         "<p>\ue000</p>",
     ],
 )
 def test_a_place_where_no_value_can_be_kept_harmless_is_refused_at_load(tmp_path: Path, html: str) -> None:
-    layouts = {"_layouts/u.html.j2": "{{ x }}"}
+    layouts = {"_layouts/u.html.j2": "{{ x }}", "_layouts/u.txt.j2": "{{ x }}"}
     with pytest.raises(TemplateError, match=r"letter/en/email\.html\.j2(:2)?: "):
         load(tmp_path, files(f"<p>x</p>\n{html}") | layouts)
 

@@ -53,6 +53,7 @@ def leading(link: str, key: str = "link") -> dict[str, str]:
         ('title = "{% if x == 1 %}T{% endif %}"\nbody = "B"', [f"{PUSH} title", "is empty"]),
         (f'title = "T"\nbody = "{"b" * 4100}"', [f"{PUSH}: takes", "4096"]),
         (SOUND + 'link = "https://lamps.test/{{ x|urlencode }}"', [f"{PUSH} link", "leave out urlencode"]),
+        (SOUND + "link = '{% filter default(x, true) %}{% endfilter %}'", [f"{PUSH} link", "behind the value"]),
         (SOUND + """link = '{% include "_layouts/x.txt.j2" %}'""", [f"{PUSH} link", "is no file"]),
         (SOUND + 'link = "lamps.test/x"', [f"{PUSH} link", "begins with https"]),
         (SOUND + 'link = "https://lamps.test/a b\u202e"', [f"{PUSH} link", "a character"]),

@@ -233,6 +233,26 @@ WHOLE = [
         {"p": "https://x.test/", "link": "https://x.test/"},
     ),
     (
+        "a file that is imported and asks whether a value is there",
+        LETTER | {"txt": "{% from '_layouts/said.txt.j2' import said %}{{ said }} {{ p }}"},
+        {"p": "a"},
+    ),
+    (
+        "what an imported file has printed",
+        LETTER | {"txt": "{% import '_layouts/piece.txt.j2' as m with context %}{{ m|string|upper }} {{ p }}"},
+        {"p": "a"},
+    ),
+    (
+        "a file that is included without what is around it",
+        LETTER | {"txt": "{% include '_layouts/piece.txt.j2' without context %} {{ p }}"},
+        {"p": "a"},
+    ),
+    (
+        "a layout for some",
+        LETTER | {"txt": "{% if p %}{% extends '_layouts/bare.txt.j2' %}{% endif %}{% block content %}a{% endblock %}"},
+        {"p": "a"},
+    ),
+    (
         "a CRLF of the campaign's before a block",
         LETTER | {"txt": "{{ '\\r\\n' }}{% if p %}word {% endif %}"},
         {"p": "a"},
@@ -295,6 +315,35 @@ def test_what_is_formatted_is_shared_only_by_those_who_write_it_alike():
         assert isinstance(written, WrittenEmail)
         texts.add(read(sent(written))[1][0][1])
     assert len(texts) == 4
+
+
+def test_a_time_that_a_mapped_filter_shows_is_shared_only_by_those_of_one_clock():
+    template = made(LETTER | {"txt": "{{ items|map('datetime')|join }} {{ p }}"})
+    campaign = {"items": ["2026-03-12T23:30:00Z"]}
+    special = Specialised.of(template, campaign)
+    for locale, timezone in (("en-GB", "UTC"), ("en-US", "UTC"), ("en-GB", "Asia/Tokyo")):
+        assert isinstance(both(template, campaign, person({"p": "Ann"}, locale, timezone), special), WrittenEmail)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "items|reject('eq', 'b')",
+        "items|map('upper')",
+        "items|reverse",
+        "items|unique",
+        "(items|select('ne', 'b'), 1)|first",
+        "{'all': items|select('ne', 'b')}.all",
+    ],
+)
+def test_a_list_that_is_chosen_once_is_there_for_the_second_person_too(chosen):
+    template = made(LETTER | {"txt": "{% set some = " + chosen + " %}{% if p %}{{ some|join(',') }}{% endif %}"})
+    campaign = {"items": ["a", "b", "c"]}
+    special = Specialised.of(template, campaign)
+    for name in ("Ann", "Bob"):
+        written = both(template, campaign, person({"p": name}), special)
+        assert isinstance(written, WrittenEmail)
+        assert b"," in read(sent(written))[1][0][1]
 
 
 def test_people_of_any_clock_share_what_shows_no_time():

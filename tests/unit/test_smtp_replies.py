@@ -261,10 +261,10 @@ def test_replies_are_read_however_they_arrive(data):
 )
 def test_what_is_no_smtp_is_refused(stream):
     with pytest.raises(NotSmtp):
-        ReplyReader().feed(stream)
+        list(ReplyReader().feed(stream))
 
 
 @given(st.binary())
 def test_no_bytes_make_the_reader_fail_otherwise(stream):
     with contextlib.suppress(NotSmtp):
-        ReplyReader().feed(stream)
+        list(ReplyReader().feed(stream))

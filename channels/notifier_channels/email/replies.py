@@ -9,7 +9,7 @@ the words of the text only tell cases of one class apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -139,17 +139,19 @@ class ReplyReader:
         """True when no byte waits to become part of a reply."""
         return not self._rest and not self._lines
 
-    def feed(self, data: bytes) -> list[Reply]:
-        """Every reply that is now complete.
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Every reply that is now complete; those before what is none count.
 
         Raises:
             NotSmtp: the other side speaks something else.
 
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if (reply := self._line(line)) is not None:
+                yield reply
         if len(self._rest) > LONGEST_LINE:
             raise NotSmtp("a line without end")
-        return [reply for line in lines if (reply := self._line(line)) is not None]
 
     def _line(self, line: bytes) -> Reply | None:
         if len(line) > LONGEST_LINE or len(self._lines) >= MOST_LINES:
