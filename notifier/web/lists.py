@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,18 +40,27 @@ class Bad:
 
 
 TOO_LONG = Bad.because(f"longer than {MAX_LINE // 1024} KB; is a quote left open?")
+LEFT_OPEN = Bad.because("a quote is left open: nothing after it was read; close it and send the list again")
+
+# A cell that begins with a quote goes on to the next single one; anywhere else a quote is a letter, as in `5" disk`.
+_CELL = rb'(?:"[^"]*+(?:""[^"]*+)*+"|(?!"))[^,]*+'
+_CELLS = re.compile(_CELL + b"(?:," + _CELL + b")*+")
 
 
 @dataclass(slots=True)
 class Cutter:
-    """Cuts bytes into numbered lines; a line of a CSV file goes on while a quote is open (RFC 4180)."""
+    """Cuts bytes into numbered lines; a line of a CSV file goes on while a quote is open (RFC 4180).
+
+    However long that is: what stands in somebody's cell must never be taken for a line of its own.
+    """
 
     quoted: bool
     _rest: bytearray = field(default_factory=bytearray)  #: what came after the last line feed
     _line: bytearray = field(default_factory=bytearray)  #: physical lines of a quoted one
-    _number: int = 0
+    _number: int = 0  #: physical lines so far
     _first: int = 1
-    _skipping: bool = False
+    _is_open: bool = False  #: a quote is
+    _is_too_long: bool = False  #: nothing of the line is kept any more, and only its end is looked for
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes | Bad]]:
         """The lines that are complete now."""
@@ -59,38 +69,42 @@ class Cutter:
         self._rest = rest
         for line in complete:
             yield from self._physical(bytes(line))
-        if len(self._rest) > MAX_LINE and not self._skipping:
-            self._skipping = True
-            yield self._number + 1, TOO_LONG
-        if self._skipping:
+        if self._is_too_long or len(self._rest) > MAX_LINE:
+            self._grow(bytes(self._rest))
             self._rest.clear()
 
     def end(self) -> Iterator[tuple[int, bytes | Bad]]:
         """What is left when nothing more comes."""
-        if self._rest and not self._skipping:
+        if self._rest:
             yield from self._physical(bytes(self._rest))
-        if self._line:
-            yield self._first, Bad.because("a quote is left open")
+        if self._is_open:
+            yield self._first, LEFT_OPEN
+        elif self._is_too_long:
+            yield self._first, TOO_LONG
 
     def _physical(self, line: bytes) -> Iterator[tuple[int, bytes | Bad]]:
+        self._grow((line if self._number else line.removeprefix(BOM)) + b"\n")
         self._number += 1
-        if self._number == 1:
-            line = line.removeprefix(BOM)
-        if self._skipping:
-            self._skipping = False
-            self._line.clear()
+        if self._is_open:
             return
-        if not self._line:
-            self._first = self._number
-        self._line += line + b"\n"
-        if len(self._line) > MAX_LINE:
-            self._line.clear()
+        whole = bytes(self._line).strip(b"\r\n")
+        if self._is_too_long:
             yield self._first, TOO_LONG
-        elif not (self.quoted and self._line.count(b'"') % 2):
-            whole = bytes(self._line).strip(b"\r\n")
+        elif whole.strip():
+            yield self._first, whole
+        self._line.clear()
+        self._is_too_long = False
+
+    def _grow(self, piece: bytes) -> None:
+        if not (self._line or self._is_too_long):
+            self._first = self._number + 1
+        if self.quoted and b'"' in piece:
+            self._is_open = _CELLS.fullmatch(b'"' + piece if self._is_open else piece) is None
+        self._is_too_long = self._is_too_long or len(self._line) + len(piece) > MAX_LINE
+        if self._is_too_long:
             self._line.clear()
-            if whole.strip():
-                yield self._first, whole
+        else:
+            self._line += piece
 
 
 async def cut(stream: AsyncIterator[bytes], *, quoted: bool) -> AsyncIterator[tuple[int, bytes | Bad]]:

@@ -256,12 +256,29 @@ async def test_bytes_that_are_no_text_are_a_bad_line(api: Api) -> None:
     assert answer["stored"] == 1
 
 
-async def test_an_open_quote_does_not_swallow_the_list(api: Api) -> None:
-    text = 'id,email\nann,"ann@example.test\n' + "".join(f"u{n},u{n}@example.test\n" for n in range(6000))
+async def test_no_line_of_a_quoted_cell_is_taken_for_one_of_the_list(api: Api) -> None:
+    """Who can write a long text into a column would otherwise say where somebody else's password resets go."""
+    await api.put("ann", email="ann@example.test")
+    for filling in ("x" * 70_000, "x\n" * 40_000):
+        text = f'id,email,attributes.about\nbob,bob@example.test,"{filling}\nann,bob@example.test,y\n"\ncid,,z\n'
+        answer = (await import_csv(api, text)).json()
+        assert (await api.client.get("/v1/recipients/ann")).json()["email"] == "ann@example.test"
+        assert [one["line"] for one in answer["problems"]] == [2]
+        assert answer["stored"] == 1
+
+
+async def test_an_open_quote_is_said_to_have_ended_the_list(api: Api) -> None:
+    text = 'id,email\neve,eve@example.test\nann,"ann@example.test\n' + "bob,bob@example.test\n" * 6000
     answer = (await import_csv(api, text)).json()
-    assert answer["problems"][0]["line"] == 2
-    assert "quote" in answer["problems"][0]["detail"]
-    assert answer["stored"] > 2000
+    assert (answer["lines"], answer["stored"]) == (2, 1)
+    assert [one["line"] for one in answer["problems"]] == [3]
+    assert "nothing after it was read" in answer["problems"][0]["detail"]
+
+
+async def test_a_quote_in_the_middle_of_a_cell_is_a_letter(api: Api) -> None:
+    answer = (await import_csv(api, 'id,attributes.disk\nann,5" one\nbob,none\ncid,3" one\n')).json()
+    assert (answer["stored"], answer["problems"]) == (3, [])
+    assert (await api.client.get("/v1/recipients/ann")).json()["attributes"] == {"disk": '5" one'}
 
 
 async def test_lines_of_json_are_read_like_lines_of_a_table(api: Api) -> None:
