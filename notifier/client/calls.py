@@ -121,10 +121,10 @@ class Call(Generic[T]):
     key: str | None = None
 
     @property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> httpx.Headers:
         """What goes with the key of the API."""
         found = {"Content-Type": self.media_type} if self.content is not None else {}
-        return found | ({"Idempotency-Key": self.key} if self.key else {})
+        return httpx.Headers(found | ({"Idempotency-Key": self.key} if self.key else {}), encoding="utf-8")
 
 
 def _model(kind: type[T]) -> Callable[[httpx.Response], T]:

@@ -31,6 +31,14 @@ def _external_id(text: str) -> str:
     return text
 
 
+def _from_header(text: str) -> str:
+    """A header arrives as Latin-1, whatever was sent; the same key means the same in a body and there."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
+
+
 def _locale(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,4}", text):
         raise ValueError("is not a language tag; write it like `de` or `de-AT` (BCP 47)")
@@ -88,6 +96,7 @@ EmailText = Annotated[Line, Field(min_length=3, max_length=320)]
 PhoneText = Annotated[Line, Field(min_length=3, max_length=32)]
 TemplateKey = Annotated[Line, Field(min_length=1, max_length=100)]
 Key = Annotated[Line, Field(min_length=1, max_length=255)]
+HeaderKey = Annotated[Key, BeforeValidator(_from_header)]
 
 
 class Body(BaseModel):

@@ -19,7 +19,7 @@ from notifier.errors import NotFound
 from notifier.store import campaigns as store
 from notifier.store.campaigns import Campaign
 from notifier.store.database import Connection
-from notifier.web.bodies import Key
+from notifier.web.bodies import HeaderKey
 from notifier.web.campaign_bodies import (
     NOTE,
     AskedAnswer,
@@ -47,7 +47,7 @@ ONCE = Header(alias="Idempotency-Key", description="Repeated within 7 days, it m
 
 @router.post("", status_code=201, responses={201: {"model": CampaignAnswer}}, **WRITE)
 async def create(
-    request: Request, response: Response, body: CampaignBody, idempotency_key: Annotated[Key, ONCE]
+    request: Request, response: Response, body: CampaignBody, idempotency_key: Annotated[HeaderKey, ONCE]
 ) -> CampaignAnswer:
     """Draw up a campaign: a draft, of which nothing is sent."""
     app, actor = _called(request)
@@ -149,7 +149,7 @@ async def test(
     request: Request,
     id: UUID,  # noqa: A002
     body: TestBody,
-    idempotency_key: Annotated[Key, ONCE],
+    idempotency_key: Annotated[HeaderKey, ONCE],
 ) -> TestAnswer:
     """Send it to a few who are named, marked as a test, on every channel on which they are reached."""
     app, actor = _called(request)

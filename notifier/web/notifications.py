@@ -22,7 +22,7 @@ from notifier.web.bodies import (
     BatchAcceptedBody,
     BatchBody,
     CancelAnswer,
-    Key,
+    HeaderKey,
     MessageAnswer,
     MessageSummary,
     NotificationAnswer,
@@ -41,7 +41,7 @@ ONCE = Header(alias="Idempotency-Key", description="Repeated within 7 days, it g
 
 
 @router.post("/notifications", status_code=202, responses={202: {"model": AcceptedBody}}, tags=["Sending"], **SEND)
-async def send(request: Request, body: NotificationBody, idempotency_key: Annotated[Key, ONCE]) -> Response:
+async def send(request: Request, body: NotificationBody, idempotency_key: Annotated[HeaderKey, ONCE]) -> Response:
     """Accept one notification. The answer comes once it is committed; from then on it is not lost."""
     app, caller = _called(request)
     reader = Reader(app, caller)

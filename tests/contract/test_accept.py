@@ -185,6 +185,14 @@ async def test_a_batch_and_a_single_request_share_the_keys_of_the_installation(a
     assert again["id"] == first.json()["id"]
 
 
+async def test_a_key_beyond_ascii_is_the_same_in_a_header_and_in_a_batch(api: Api) -> None:
+    [first] = (await api.batch([an_item(idempotency_key="Größe-Ü")])).json()["notifications"]
+    for written in ("Größe-Ü".encode(), "Größe-Ü".encode("latin-1")):
+        again = await api.client.post("/v1/notifications", json=a_body(), headers={b"Idempotency-Key": written})
+        assert (again.json()["id"], again.headers.get("Idempotent-Replayed")) == (first["id"], "true")
+    assert await api.count("messages") == 1
+
+
 async def test_batches_that_share_keys_and_people_in_opposite_orders_all_end(api: Api) -> None:
     items = [an_item(idempotency_key=f"k{n}", recipient={"email": f"u{n}@example.test"}) for n in range(40)]
     answers = await asyncio.gather(*(api.batch(items if turn % 2 else list(reversed(items))) for turn in range(8)))

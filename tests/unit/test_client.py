@@ -142,6 +142,13 @@ def test_waits_grow_and_follow_what_the_service_asks_for(kind, waits) -> None:
     assert waits[3] == 7
 
 
+@both
+def test_a_key_goes_as_it_is_written(kind) -> None:
+    service = Service(accepted())
+    kind(service).send("welcome", to=TO, idempotency_key="Größe-Ü")
+    assert dict(service.asked[0].headers.raw)[b"Idempotency-Key"] == "Größe-Ü".encode()
+
+
 def test_two_sends_have_two_keys() -> None:
     service = Service(accepted(), accepted())
     notifier = Sync(service)
