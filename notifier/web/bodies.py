@@ -28,6 +28,8 @@ def _one_line(text: str) -> str:
 def _external_id(text: str) -> str:
     if "/" in text or text in (".", ".."):
         raise ValueError("cannot stand in a URL's path; use an id without slashes")
+    if "\ufffd" in text:  # what a URL's decoder leaves of a byte that is no UTF-8: `m%FCller` and `m%E4ller` alike
+        raise ValueError("holds a letter that got lost on its way; write the id in UTF-8")
     return text
 
 

@@ -106,6 +106,14 @@ async def test_an_id_that_cannot_be_stored_is_refused(api: Api) -> None:
         assert (await api.client.get(f"/v1/recipients/{id_}")).status_code == 422
 
 
+async def test_two_ids_that_lose_a_letter_in_the_url_are_not_one_person(api: Api) -> None:
+    for id_ in ("m%FCller", "m%E4ller"):  # Latin-1
+        response = await api.put(id_, email="ann@example.test")
+        assert response.status_code == 422
+        assert "UTF-8" in response.json()["errors"][0]["detail"]
+    assert (await api.put("m%C3%BCller")).json()["id"] == "müller"
+
+
 # Adoption -------------------------------------------------------------------------------------------------------------
 
 
