@@ -132,39 +132,42 @@ class _Import:
     app: App
     caller: Caller
     counts: Counter[str] = field(default_factory=Counter)
-    problems: list[LineProblem] = field(default_factory=list)
+    problems: list[LineProblem] = field(default_factory=list)  #: the first of them: a list may hold nothing but
+    left_out: int = 0
 
     async def keep(self, lines: Sequence[tuple[int, bytes | Bad]], read: Callable[[bytes], ImportLine | Bad]) -> None:
         """Read and store a batch. Reading is work for the processor, so it leaves the event loop alone."""
-        good = await asyncio.to_thread(self._read, lines, read)
+        good, bad = await asyncio.to_thread(self._read, lines, read)
         imported = await self.app.register.lines(good)
         self.counts.update(lines=len(lines), stored=imported.stored, created=imported.created)
         self.counts.update(grants=imported.grants, withdrawals=imported.withdrawals)
-        self.problems += imported.problems
+        found = sorted([*bad, *imported.problems], key=lambda problem: problem.line)
+        room = MAX_PROBLEMS - len(self.problems)
+        self.problems += found[:room]
+        self.left_out += len(found[room:])
 
     def answer(self) -> ImportAnswer:
-        listed = sorted(self.problems, key=lambda problem: problem.line)
         return ImportAnswer(
             lines=self.counts["lines"],
             stored=self.counts["stored"],
             created=self.counts["created"],
             grants=self.counts["grants"],
             withdrawals=self.counts["withdrawals"],
-            problems=[
-                ImportProblem(line=one.line, pointer=one.pointer, detail=one.detail) for one in listed[:MAX_PROBLEMS]
-            ],
-            problems_left_out=max(0, len(listed) - MAX_PROBLEMS),
+            problems=[ImportProblem(line=one.line, pointer=one.pointer, detail=one.detail) for one in self.problems],
+            problems_left_out=self.left_out,
         )
 
-    def _read(self, lines: Sequence[tuple[int, bytes | Bad]], read: Callable[[bytes], ImportLine | Bad]) -> list[Line]:
-        good = []
+    def _read(
+        self, lines: Sequence[tuple[int, bytes | Bad]], read: Callable[[bytes], ImportLine | Bad]
+    ) -> tuple[list[Line], list[LineProblem]]:
+        good, bad = [], []
         for number, line in lines:
             match self._line(number, line, read):
                 case Line() as one:
                     good.append(one)
                 case problems:
-                    self.problems += [LineProblem(number, problem.pointer, problem.detail) for problem in problems]
-        return good
+                    bad += [LineProblem(number, problem.pointer, problem.detail) for problem in problems]
+        return good, bad
 
     def _line(
         self, number: int, line: bytes | Bad, read: Callable[[bytes], ImportLine | Bad]

@@ -11,6 +11,7 @@ from notifier.domain.who import Given, GivenAddress
 from notifier.store import consent, recipients, suppressions, who
 from notifier.store.consent import NewEvent
 from notifier.store.suppressions import NewSuppression
+from notifier.web import recipients as web
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Channel
 from tests.servers.api import Api, pointers
@@ -312,6 +313,15 @@ async def test_lines_of_json_are_read_like_lines_of_a_table(api: Api) -> None:
         (8, ""),
     ]
     assert answer["stored"] == 2
+
+
+async def test_a_list_of_nothing_but_bad_lines_names_the_first_and_keeps_no_more(api: Api, monkeypatch) -> None:
+    kept = []
+    answer = web._Import.answer
+    monkeypatch.setattr(web._Import, "answer", lambda one: (kept.append(len(one.problems)), answer(one))[1])
+    report = await import_lines(api, *["1"] * 1700)
+    assert (report["lines"], kept, report["problems_left_out"]) == (1700, [1000], 700)
+    assert [one["line"] for one in report["problems"]] == [*range(1, 1001)]
 
 
 async def test_another_media_type_is_refused(api: Api) -> None:
