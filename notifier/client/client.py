@@ -144,7 +144,7 @@ class Notifier:
             try:
                 answer = self._http.request(call.method, call.path, content=call.content, headers=call.headers)
                 meant = judge(call, tried, self._tries, answer)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 meant = judge(call, tried, self._tries, error)
             if not isinstance(meant, Again):
                 return meant
@@ -162,7 +162,7 @@ class Notifier:
                         return
                     answer.read()
                 meant = judge(call, tried, self._tries, answer)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 meant = judge(call, tried, 0 if begun else self._tries, error)
             if isinstance(meant, Again):
                 time.sleep(meant.wait)
@@ -282,7 +282,7 @@ class AsyncNotifier:
             try:
                 answer = await self._http.request(call.method, call.path, content=call.content, headers=call.headers)
                 meant = judge(call, tried, self._tries, answer)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 meant = judge(call, tried, self._tries, error)
             if not isinstance(meant, Again):
                 return meant
@@ -301,7 +301,7 @@ class AsyncNotifier:
                         return
                     await answer.aread()
                 meant = judge(call, tried, self._tries, answer)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 meant = judge(call, tried, 0 if begun else self._tries, error)
             if isinstance(meant, Again):
                 await asyncio.sleep(meant.wait)

@@ -33,7 +33,7 @@ def waits(monkeypatch) -> list[float]:
 class Service:
     """Plays answers in turn and remembers what it was asked."""
 
-    def __init__(self, *answers: httpx.Response | int | type[httpx.TransportError]) -> None:
+    def __init__(self, *answers: httpx.Response | int | type[httpx.RequestError]) -> None:
         self.answers = list(answers)
         self.asked: list[httpx.Request] = []
 
@@ -101,9 +101,11 @@ def test_a_send_is_what_the_api_takes_and_what_it_answers(kind) -> None:
         httpx.ConnectError,
         httpx.ReadTimeout,
         httpx.RemoteProtocolError,
+        httpx.DecodingError,
         429,
         500,
         503,
+        524,  # a proxy's, when the service takes its time
     ],
 )
 def test_trouble_is_tried_again_under_the_same_key(kind, trouble) -> None:
@@ -132,6 +134,23 @@ def test_it_gives_up_and_hands_back_the_key(kind) -> None:
     with pytest.raises(Unreachable) as lost:
         kind(service, tries=3).send("welcome", to=TO)
     assert {lost.value.idempotency_key} == service.keys
+
+
+@both
+def test_a_success_that_is_not_the_services_is_none(kind) -> None:
+    """A proxy's page, or a body cut short: pydantic's error would hold it, and the key would be lost with it."""
+    service = Service(*[httpx.Response(200, html="<p>Log in, Ann</p>")] * 3)
+    with pytest.raises(Unreachable, match="answered 200, but not as it does") as lost:
+        kind(service, tries=3).send("welcome", to=TO)
+    assert {lost.value.idempotency_key} == service.keys
+    assert kind(Service(httpx.Response(202, content=b'{"id": '), accepted())).send("welcome", to=TO).id
+
+
+@both
+def test_what_a_lost_try_has_removed_is_removed(kind) -> None:
+    kind(Service(httpx.ReadTimeout, 404)).remove_list("l")
+    with pytest.raises(Refused):
+        kind(Service(404)).remove_list("l")
 
 
 @both
