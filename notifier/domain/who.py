@@ -199,7 +199,7 @@ class _House:
         if not self.plan.created.pop(nameless, None):
             self.plan.merged[nameless] = person
         self._became[nameless] = person
-        self._fill(person, {"locale": known.locale, "timezone": known.timezone})
+        self._fill(person, {"locale": known.locale, "timezone": known.timezone, "attributes": known.attributes})
         for channel, address in self._held.pop(nameless).items():
             named = given.addresses.get(channel)
             own = self._held[person].get(channel)

@@ -76,6 +76,18 @@ def test_a_known_id_adopts_the_nameless_holder_and_gives_up_its_old_address() ->
     assert not answer.added
 
 
+def test_what_is_known_of_the_nameless_one_fills_what_is_not_known_of_the_adopter() -> None:
+    def adopted(known: dict, **said) -> Person:
+        ann, nameless = a_person(1, "ann", attributes=known), a_person(2, attributes={"plan": "pro"})
+        addresses = [held(12, nameless, EMAIL, "a@x.test")]
+        put([email("a@x.test", external_id="ann", profile=said)], [ann, nameless], addresses)
+        return ann
+
+    assert adopted({}).attributes == {"plan": "pro"}
+    assert adopted({"plan": "team"}).attributes == {"plan": "team"}
+    assert adopted({}, attributes={"seats": 3}).attributes == {"seats": 3}
+
+
 def test_what_the_nameless_one_holds_besides_does_not_replace_what_the_adopter_has() -> None:
     ann, nameless = a_person(1, "ann"), a_person(2)
     addresses = [
