@@ -18,10 +18,10 @@ from notifier.store.campaigns import Campaign, Content, Plan
 from notifier.web.bodies import AcceptedMessage, Body, InlineRecipient, Line, Moment, Plain, TemplateKey
 
 AT_ONCE = {"at": None}
-FASTEST = 100_000
+SLOWEST, FASTEST = 0.001, 100_000  #: messages a second; between the first two is a quarter of an hour at most
 
 Name = Annotated[Line, Field(min_length=1, max_length=200)]
-Rate = Annotated[float, Field(gt=0, le=FASTEST)]
+Rate = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
 NOTE = "Consent, suppressions and quiet hours hold for tests, too: `GET /v1/messages/{id}` says what became of each."
 
 _EXAMPLE: JsonDict = {

@@ -134,7 +134,7 @@ def _sentence(error: Mapping[str, object]) -> str:
     return _SENTENCES.get(kind, "does not have the expected form; see /docs").format_map(limits)
 
 
-_SAFE = ("max_length", "min_length", "expected", "ge", "le", "gt")  #: limits and names out of our models, never input
+_SAFE = ("max_length", "min_length", "expected", "ge", "le")  #: limits and names out of our models, never input
 
 _SENTENCES = {
     "missing": "is missing; add it",
@@ -151,7 +151,7 @@ _SENTENCES = {
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
-    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "enum": "must be one of {expected}",
     "literal_error": "must be one of {expected}",
