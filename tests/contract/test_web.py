@@ -9,6 +9,7 @@ import pytest
 from fastapi import APIRouter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from notifier.domain.access import ApiKey, Scope
 from notifier.store import keys
@@ -209,6 +210,17 @@ async def test_a_body_that_never_comes_is_given_up(api: Api, monkeypatch) -> Non
     assert response["status"] == 408
 
 
+async def test_an_upload_whose_sender_goes_away_is_no_mistake_of_ours(api: Api) -> None:
+    with capture_logs() as logs:
+        for path in ("/v1/recipients/import", "/v1/lists"):
+            answer = await Raw(api).post(path, [b"id\nann\n", GONE], b"text/csv", b"name=x")
+            assert "status" not in answer
+    assert logs == []
+
+
+GONE = object()
+
+
 class Raw:
     """Speaks ASGI, for what a client library would not do."""
 
@@ -216,7 +228,9 @@ class Raw:
         self.app = api.web
         self.headers = [(b"authorization", api.client.headers["authorization"].encode())]
 
-    async def post(self, path: str, pieces: list[bytes | None]) -> dict:
+    async def post(
+        self, path: str, pieces: list[object], media_type: bytes = b"application/json", query: bytes = b""
+    ) -> dict:
         waiting = iter(pieces)
         answer = {"body": b""}
 
@@ -224,6 +238,8 @@ class Raw:
             piece = next(waiting)
             if piece is None:
                 await asyncio.Event().wait()
+            if piece is GONE:
+                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": piece, "more_body": True}
 
         async def send(message):
@@ -238,8 +254,8 @@ class Raw:
             "method": "POST",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": [*self.headers, (b"content-type", b"application/json"), (b"idempotency-key", b"k")],
+            "query_string": query,
+            "headers": [*self.headers, (b"content-type", media_type), (b"idempotency-key", b"k")],
             "server": ("n", 80),
             "client": ("c", 1),
             "scheme": "http",
