@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
+
 from notifier.dispatch.refusals import lock_holders
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import Category
@@ -91,8 +93,9 @@ class Block:
                 await suppressions.lift_one(c, one.number, WIDENED)
         hashed = self.hasher.current(address)
         new = NewSuppression(channel, hashed, SuppressionReason.MANUAL, {"why": why, "by": by}, only)
-        [number] = await suppressions.add(c, [new])
-        return await self._find(c, number)
+        if not (numbers := await suppressions.add(c, [new])):  # nobody holds it, so there was nobody to lock
+            raise psycopg.errors.SerializationFailure("another operator was first to block this address")
+        return await self._find(c, numbers[0])
 
     async def lift(
         self, c: Connection, number: int, *, why: str, by: str, despite: SuppressionReason | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -67,6 +68,20 @@ async def test_a_wider_block_takes_the_place_of_a_narrower_one_and_not_the_other
         (narrow["number"], "marketing", False),
         (wide["number"], "all", True),
     ]
+
+
+async def test_of_two_operators_who_block_what_nobody_holds_one_was_first(api: Api) -> None:
+    async with api.app.database.connection() as c:
+        async with c.transaction():
+            first = await api.app.block.add(
+                c, Channel.EMAIL, EmailAddress("ann", "example.test"), only=None, why="Letter", by="operator"
+            )
+            second = asyncio.create_task(block(api))
+            while not await api.rows("SELECT 1 FROM pg_locks WHERE NOT granted"):  # ends with the test
+                await asyncio.sleep(0.01)
+        answer = await second
+    assert answer.status_code == 409
+    assert f"number {first.number}" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("reason", [SuppressionReason.STOP, SuppressionReason.ERASED])
