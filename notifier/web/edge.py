@@ -16,7 +16,7 @@ from notifier.web.problems import Kinds, Refused, answer, unavailable
 log = structlog.get_logger(__name__)
 
 MAX_BODY = 256 * 1024
-LARGER = {  #: whole requests that carry many; one notification in a batch is still held to MAX_BODY
+LARGER = {  #: whole requests, by POST, that carry many; one notification in a batch is still held to MAX_BODY
     "/v1/notifications/batch": 4 * 1024 * 1024,
     "/v1/recipients/import": 50 * 1024 * 1024,
     "/v1/lists": 1024 * 1024 * 1024,
@@ -57,8 +57,7 @@ class Edge:
 
 
 def _limit(scope: Scope) -> int:
-    limit: int = LARGER.get(scope["path"], MAX_BODY)
-    return limit
+    return LARGER.get(scope["path"], MAX_BODY) if scope["method"] == "POST" else MAX_BODY
 
 
 class _Limited:

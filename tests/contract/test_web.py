@@ -192,6 +192,12 @@ async def test_256_kb_is_the_limit(api: Api) -> None:
     assert await post(256 * 1024 + 1) == 413
 
 
+async def test_somebody_whose_id_is_import_is_no_import(api: Api) -> None:
+    response = await api.put("import", attributes={"about": "x" * edge.MAX_BODY})
+    assert response.status_code == 413
+    assert (await api.put("import", attributes={"about": "x"})).status_code == 201
+
+
 async def test_a_batch_may_be_larger_but_none_of_its_notifications(api: Api) -> None:
     small = a_body()
     large = small | {"data": small["data"] | {"padding": "x" * 300_000}}
