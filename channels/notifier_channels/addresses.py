@@ -86,6 +86,8 @@ class PhoneNumber:
             raise InvalidAddress("Not a phone number in international form, such as +4930123456.") from None
         if not phonenumbers.is_valid_number(number):
             raise InvalidAddress("No such number exists in its country's numbering plan.")
+        if number.extension:
+            raise InvalidAddress("A text message reaches no extension; give a number of their own, or none.")
         return cls(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
 
     @property

@@ -89,6 +89,8 @@ async def test_an_unknown_recipient_is_not_found(api: Api) -> None:
     [
         ({"email": "nonsense"}, "/email"),
         ({"phone": "030 123"}, "/phone"),
+        ({"phone": "+49 30 123456 ext. 7"}, "/phone"),
+        ({"phone": "tel:+4930123456;ext=7"}, "/phone"),
         ({"attributes": {"a": "\x00"}}, "/attributes"),
         ({"attributes": None}, "/attributes"),
         ({"name": "Ann"}, "/name"),
