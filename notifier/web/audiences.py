@@ -167,7 +167,7 @@ async def count(request: Request, body: CountBody) -> CountAnswer:
     """Count the people of an audience and show some of them, before it is saved in a campaign."""
     app: App = request.app.state.notifier
     asked = Audience.parse(body.audience, app.templates.topics)
-    async with app.database.connection() as c:
+    async with request.app.state.slow, app.database.connection() as c:
         await store.hold(c, asked)
         people, shown = await audiences.count(c, asked), await audiences.sample(c, asked, body.sample)
     sample = [PersonAnswer(id=one["external_id"], locale=one["locale"], timezone=one["timezone"]) for one in shown]

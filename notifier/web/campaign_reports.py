@@ -165,7 +165,7 @@ class CsvResponse(StreamingResponse):
 async def report(request: Request, id: UUID) -> ReportAnswer:  # noqa: A002  # the API's name for it
     """What became of it: people, states and reasons, hours, domains, languages, and what came back."""
     app: App = request.app.state.notifier
-    async with app.database.connection() as c:
+    async with request.app.state.slow, app.database.connection() as c:
         return ReportAnswer.of(await reporting.report(c, id))
 
 

@@ -33,6 +33,7 @@ from notifier.web.public import public_router
 
 VERSION = "v1"  #: of the interface: what is there stays as it is, what is new is added
 READY_WITHIN = 2.0  #: seconds
+SLOW = 2  #: requests at a time that count or add up a whole audience: the other connections are for those who send
 
 ABOUT = """Hand over notifications, keep recipients, and ask what became of each message.
 
@@ -57,6 +58,7 @@ def create_app(app: App) -> FastAPI:
     )
     api.state.notifier = app
     api.state.keys = Keys(app.database)
+    api.state.slow = asyncio.Semaphore(SLOW)
     api.include_router(notifications.router)
     api.include_router(recipients.router)
     api.include_router(devices.router)

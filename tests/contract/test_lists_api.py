@@ -18,6 +18,7 @@ from notifier.client import AsyncNotifier
 from notifier.dispatch.lists import Lists
 from notifier.domain.access import Scope
 from notifier.domain.recipients import Hasher
+from notifier.store.database import rows
 from notifier.web import uploads
 from notifier_channels.addresses import EmailAddress
 from notifier_channels.contract import Channel
@@ -251,6 +252,18 @@ async def test_an_audience_is_counted_and_shown_without_addresses(api: Api, peop
     assert "example.test" not in json.dumps(everybody)
     left = (await uploaded(api, "email", "shared@example.test"))["id"]
     assert [one["id"] for one in (await count(api, {"exclude": [left]})).json()["sample"]] == ["ann"]
+
+
+async def test_counts_that_take_their_time_leave_connections_to_those_who_send(api: Api, people: None) -> None:
+    made = await uploaded(api, "id", "ann")
+    async with await api.app.database.connect() as other:
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM lists FOR UPDATE")  # as its removal does
+            counts = [asyncio.create_task(count(api, {"list": made["id"]})) for _ in range(20)]
+            while not await rows(other, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            assert (await api.send()).status_code == 202
+        assert {(await one).json()["people"] for one in counts} == {1}
 
 
 async def test_a_filter_that_is_wrong_is_refused_by_place(api: Api) -> None:
