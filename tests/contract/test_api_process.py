@@ -92,6 +92,20 @@ def test_an_empty_database_is_named_as_what_it_is(environment, postgres) -> None
     assert "notifier migrate" in listed.stderr
 
 
+def test_a_scheduler_that_breaks_ends_so_that_it_is_started_again(environment, postgres) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE unmigrated")
+    try:
+        done = notifier(environment | {"DATABASE_URL": postgres.url.replace("/postgres?", "/unmigrated?")}, "scheduler")
+    finally:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE unmigrated WITH (FORCE)")
+    assert done.returncode == 75
+    assert '"error": "UndefinedTable"' in done.stderr
+    assert "scheduler.gives_up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_taken_port_is_one_sentence(environment, server) -> None:
     url, _ = server
     second = notifier(environment, "api", "--port", url.rpartition(":")[2])
