@@ -81,6 +81,34 @@ def test_a_command_that_cannot_be_carried_out_says_so_in_one_sentence(environmen
     assert notifier(environment, "keys", "create", "x", "--scope", "everything").returncode == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("api", "--port", "70000"),
+        ("inbound", "--port", "-1"),
+        ("sandbox", "--http-port", "65536"),
+        ("sandbox", "--http-port", "0", "--smtp-port", "65536"),
+        ("up", "--port", "70000"),
+        ("api", "--port", "0", "--host", "nowhere.invalid"),
+        ("sandbox", "--http-port", "0", "--host", "nowhere.invalid"),
+        ("keys", "create", b"a\xff", "--scope", "read"),
+        ("consent", "show", b"a\xff"),
+        ("suppressions", "add", "ann@example.test", "--why", b"a\xff"),
+        ("suppressions", "list", "--limit", "9" * 20),
+    ],
+)
+def test_what_cannot_be_is_refused_without_a_traceback(environment, words) -> None:
+    done = notifier(environment, *words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Unknown error" not in done.stderr
+
+
+def test_a_preview_that_cannot_be_written_is_one_sentence(environment) -> None:
+    done = notifier(environment, "templates", "preview", "password-reset", "--out", "/dev/null/previews")
+    assert (done.returncode, done.stderr) == (1, "notifier: /dev/null/previews: Not a directory\n")
+
+
 def test_an_empty_database_is_named_as_what_it_is(environment, postgres) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE bare")
