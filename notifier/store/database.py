@@ -129,7 +129,11 @@ class Database:
 
     async def open(self) -> None:
         """Connect; raises psycopg_pool.PoolTimeout when the server does not answer within 10 s."""
-        await self._pool.open(wait=True, timeout=10)
+        try:
+            await self._pool.open(wait=True, timeout=10)
+        except BaseException:
+            await self._pool.close()  # its workers swallow the one cancellation that a loop gives them as it ends
+            raise
 
     async def close(self) -> None:
         """Give all connections back."""

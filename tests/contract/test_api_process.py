@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,6 +133,20 @@ def test_a_scheduler_that_breaks_ends_so_that_it_is_started_again(environment, p
     assert '"error": "UndefinedTable"' in done.stderr
     assert "scheduler.gives_up" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_start_that_waits_for_a_silent_database_can_be_stopped(environment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/x"
+        command = [sys.executable, "-m", "notifier.cli", "api", "--port", "0"]
+        with subprocess.Popen(command, env=environment | {"DATABASE_URL": url}, stderr=subprocess.DEVNULL) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                try:
+                    assert process.wait(30) == 130
+                finally:
+                    process.kill()
 
 
 def test_a_taken_port_is_one_sentence(environment, server) -> None:
