@@ -105,6 +105,12 @@ def test_what_cannot_be_is_refused_without_a_traceback(environment, words) -> No
     assert "Unknown error" not in done.stderr
 
 
+def test_a_worker_without_a_place_for_its_journal_names_the_setting(environment) -> None:
+    done = notifier(environment | {"NOTIFIER_STATE_DIR": "/dev/null/state"}, "worker", "--lane", "marketing")
+    assert done.returncode == 2
+    assert "NOTIFIER_STATE_DIR: /dev/null/state/journals cannot be written (Not a directory)" in done.stderr
+
+
 def test_a_preview_that_cannot_be_written_is_one_sentence(environment) -> None:
     done = notifier(environment, "templates", "preview", "password-reset", "--out", "/dev/null/previews")
     assert (done.returncode, done.stderr) == (1, "notifier: /dev/null/previews: Not a directory\n")
