@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -50,6 +53,7 @@ from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
 from notifier.domain.webhooks import Signer
+from notifier.errors import NotConfigured
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
@@ -187,7 +191,7 @@ class App:
     @asynccontextmanager
     async def hands(self, lane: Lane) -> AsyncIterator[Hands]:
         """Enter a worker: take its lock and its journal, connect its providers."""
-        journals = self.settings.state_dir.absolute() / JOURNALS
+        journals = _journals(self.settings.state_dir)
         async with await self.database.connect() as lock:
             await consent.listen(lock)
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
@@ -253,6 +257,25 @@ class App:
             batch_size=settings.batch_size,
             send_timeout=timedelta(seconds=settings.send_timeout_seconds),
         )
+
+
+def _journals(state: Path) -> Path:
+    """Where a worker writes down what it sends, made when it is new.
+
+    Raises:
+        NotConfigured: this process may not write there; a full disk is no such mistake, and passes.
+
+    """
+    journals, why = state.absolute() / JOURNALS, os.strerror(errno.EACCES)
+    try:
+        journals.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        why = error.strerror or why
+    if not os.access(journals, os.W_OK | os.X_OK):
+        raise NotConfigured(f"NOTIFIER_STATE_DIR: {journals} cannot be written ({why}): name a directory that can")
+    return journals
 
 
 def _personal(settings: Settings, links: Links) -> Personal:

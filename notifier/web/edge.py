@@ -6,6 +6,7 @@ import asyncio
 
 import psycopg
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,6 +41,8 @@ class Edge:
         sent = _Sent(send)
         try:
             await self._app(scope, _Limited(receive, _limit(scope)), sent)
+        except ClientDisconnect:
+            return  # whoever broke off their own body hears nothing, and nothing of ours broke
         except Exception as error:
             if sent.has_begun:
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -80,6 +79,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             door.bind((host, port))
             door.listen(BACKLOG)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise NotConfigured(f"Port {port} on {host} cannot be used ({reason}): choose another --port.") from None
+            raise NotConfigured(
+                f"Port {port} on {host} cannot be used ({error.strerror}): choose another --port, or --host."
+            ) from None
         yield door

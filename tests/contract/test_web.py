@@ -301,6 +301,72 @@ async def test_every_refusal_is_a_problem(api: Api) -> None:
         assert response.json().keys() >= {"type", "title", "status"}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/recipients/user-17", "GET, PUT"),
+        ("PUT", "/v1/campaigns", "GET, POST"),
+        ("POST", "/v1/messages/17", "GET"),
+        ("DELETE", "/u/x", "GET, HEAD, POST, OPTIONS"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_the_address_takes(api: Api, method, path, allowed) -> None:
+    response = await api.client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["/v1/notifications/", "/v1/recipients/user-17/", "/docs/"])
+async def test_nothing_redirects(api: Api, path) -> None:
+    response = await api.client.get(path)
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("GET", "/v1/events?limit=0", None, "`limit` in the URL must be at least 1"),
+        ("GET", "/v1/lists?limit=x", None, "`limit` in the URL must be a whole number"),
+        ("GET", "/v1/campaigns?limit=1.5", None, "`limit` in the URL must be a whole number"),
+        ("GET", "/v1/suppressions?before=" + "9" * 30, None, "`before` in the URL must be at most 9223372036854775807"),
+        ("GET", "/v1/suppressions?lifted=maybe", None, "`lifted` in the URL must be true or false"),
+        ("PUT", "/v1/recipients/" + "x" * 256, {}, "`id` in the URL must have at most 255 characters"),
+        ("PUT", "/v1/recipients/x", {"locale": "x" * 36}, "must have at most 35 characters"),
+        ("PUT", "/v1/recipients/x/preferences", {"preferences": []}, "must have at least 1 items"),
+        ("PUT", "/v1/recipients/x/preferences", {"preferences": "no"}, "must be a list"),
+        ("PUT", "/v1/recipients/x/preferences", {"preferences": {}}, "must be a list"),
+        (
+            "PUT",
+            "/v1/recipients/x/preferences",
+            {"preferences": [{"scope": "all", "channel": "any", "granted": 0}]},
+            "must be true or false",
+        ),
+        ("POST", "/v1/audiences/count", {"audience": {}, "sample": 1.5}, "must be a whole number"),
+        ("POST", "/v1/audiences/count", {"audience": {}, "sample": "many"}, "must be a whole number"),
+    ],
+)
+async def test_a_value_of_another_form_is_told_the_form(api: Api, method, path, body, detail) -> None:
+    response = await api.client.request(method, path, json=body)
+    assert response.status_code == 422
+    assert [error["detail"] for error in response.json()["errors"]] == [detail]
+
+
+async def test_who_breaks_off_their_own_body_is_no_mistake_of_ours(api: Api, capsys) -> None:
+    told = []
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        told.append(message)
+
+    for method, path, type_ in (("POST", "/v1/lists", b"text/csv"), ("POST", "/u/x", b"text/plain")):
+        headers = [(b"authorization", api.client.headers["authorization"].encode()), (b"content-type", type_)]
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"name=x"}
+        await api.web(scope | {"headers": headers, "root_path": "", "http_version": "1.1"}, gone, send)
+    assert told == []
+    assert "api.broke" not in capsys.readouterr().out
+
+
 # Reading back ---------------------------------------------------------------------------------------------------------
 
 
