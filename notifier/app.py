@@ -191,7 +191,7 @@ class App:
     @asynccontextmanager
     async def hands(self, lane: Lane) -> AsyncIterator[Hands]:
         """Enter a worker: take its lock and its journal, connect its providers."""
-        journals = _journals(self.settings.state_dir)
+        journals = writable(self.settings.state_dir.absolute() / JOURNALS)
         async with await self.database.connect() as lock:
             await consent.listen(lock)
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
@@ -259,23 +259,23 @@ class App:
         )
 
 
-def _journals(state: Path) -> Path:
-    """Where a worker writes down what it sends, made when it is new.
+def writable(place: Path) -> Path:
+    """A directory below NOTIFIER_STATE_DIR, made for this account alone when it is new.
 
     Raises:
         NotConfigured: this process may not write there; a full disk is no such mistake, and passes.
 
     """
-    journals, why = state.absolute() / JOURNALS, os.strerror(errno.EACCES)
+    why = os.strerror(errno.EACCES)
     try:
-        journals.mkdir(parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
         why = error.strerror or why
-    if not os.access(journals, os.W_OK | os.X_OK):
-        raise NotConfigured(f"NOTIFIER_STATE_DIR: {journals} cannot be written ({why}): name a directory that can")
-    return journals
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise NotConfigured(f"NOTIFIER_STATE_DIR: {place} cannot be written ({why}): name a directory that can")
+    return place
 
 
 def _personal(settings: Settings, links: Links) -> Personal:

@@ -238,8 +238,12 @@ def check() -> None:
     """Prove every template: each channel and locale renders its sample, and marketing shows how to leave it."""
     from notifier.rendering import showing
 
-    for template in read_templates(read_appearance()).all():
+    found = read_templates(read_appearance()).all()
+    for template in found:
         typer.echo(showing.summary(template))
+    if not found:
+        typer.echo("notifier: there is no template there: see NOTIFIER_TEMPLATES_DIR.", err=True)
+        raise typer.Exit(1)
 
 
 @templates.command()

@@ -12,7 +12,7 @@ import psycopg
 import uvicorn
 import uvloop
 
-from notifier.app import App
+from notifier.app import App, writable
 from notifier.errors import NotConfigured
 from notifier.settings import Settings
 from notifier.web.server import create_app
@@ -24,7 +24,7 @@ def run_api(settings: Settings, host: str, port: int, ready: Callable[[str], Non
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        NotConfigured: the port is taken, PostgreSQL does not answer, or an extra is missing.
+        NotConfigured: the port is taken, PostgreSQL does not answer, an extra is missing, or no STOP could be kept.
         TemplateError: a template does not load.
 
     """
@@ -35,6 +35,8 @@ def run_api(settings: Settings, host: str, port: int, ready: Callable[[str], Non
 async def _serve(settings: Settings, door: socket.socket, ready: Callable[[str], None]) -> None:
     try:
         async with App.open(settings) as app:
+            if settings.twilio_auth_tokens:  # a STOP that the database does not take is kept there
+                writable(app.replies.directory)
             server = _Server(_config(app))
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, server.stop)

@@ -111,6 +111,13 @@ def test_a_worker_without_a_place_for_its_journal_names_the_setting(environment)
     assert "NOTIFIER_STATE_DIR: /dev/null/state/journals cannot be written (Not a directory)" in done.stderr
 
 
+def test_an_api_that_could_keep_no_stop_names_the_setting(environment) -> None:
+    nowhere = {"NOTIFIER_STATE_DIR": "/dev/null/state", "NOTIFIER_TWILIO_AUTH_TOKENS": "t" * 32}
+    done = notifier(environment | nowhere, "api", "--port", "0")
+    assert done.returncode == 2
+    assert "NOTIFIER_STATE_DIR: /dev/null/state/replies cannot be written (Not a directory)" in done.stderr
+
+
 def test_a_preview_that_cannot_be_written_is_one_sentence(environment) -> None:
     done = notifier(environment, "templates", "preview", "password-reset", "--out", "/dev/null/previews")
     assert (done.returncode, done.stderr) == (1, "notifier: /dev/null/previews: Not a directory\n")
