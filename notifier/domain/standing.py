@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -50,14 +50,16 @@ def news(
     events: Sequence[ConsentEvent],
     expires_at: datetime | None,
     said_at: datetime | None = None,
+    anew: Collection[Change] = (),
 ) -> list[Change]:
     """Those that change anything, said together: a yes that stands as long, or a no that stands, is not written twice.
 
     `expires_at`: when the yeses among them end. `said_at`: when all of it was said, where somebody knows that.
+    `anew`: noes that are written though they stand; a yes that is said beside one is then written behind it, as ever.
     """
     said_again = {(one.scope, one.channel) for one in changes if one.granted}
     others = [event for event in events if not (event.granted and (event.scope, event.channel) in said_again)]
-    noes = [one for one in changes if not one.granted and not _stands(one, others, said_at)]
+    noes = [one for one in changes if not one.granted and (one in anew or not _stands(one, others, said_at))]
     yeses = [
         one
         for one in changes
