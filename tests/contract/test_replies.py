@@ -399,6 +399,18 @@ async def test_a_start_that_waited_does_not_end_a_stop_that_came_after_it(kept, 
     assert await blocks(town) == []
 
 
+async def test_a_stop_that_waited_does_not_make_an_older_one_of_what_was_said_since(kept, wire, replies, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    start = reply(Keyword.START)  # waits on yet another machine
+    await replies(reply(Keyword.STOP))
+    await kept.catch_up()
+    assert await replies(start) is None
+    assert not await allowed(town, ann)
+    assert await blocks(town) == ["stop"]
+
+
 async def test_a_message_that_comes_again_after_an_outage_is_answered_once(kept, wire):
     stop = reply(Keyword.STOP)
     await in_an_outage(wire, kept, stop)
