@@ -76,16 +76,17 @@ def refusing(topic: Topic, channel: str, events: Sequence[ConsentEvent], at: dat
 
 
 def may_overrule(yes: Change, said_at: datetime, events: Sequence[ConsentEvent]) -> bool:
-    """Whether a yes would come after a no that stands and that it may take something from.
+    """Whether a yes would come after a no that stood then and that it may take something from.
 
     Wider than the rule, for whoever does not know which topics there are.
     """
+    lasting = [event for event in events if event.expires_at is None or event.expires_at > said_at]
     return any(
         not event.granted
         and event.occurred_at <= said_at
         and _meet(yes, event)
-        and is_refused(events, event.scope, event.channel)
-        for event in events
+        and is_refused(lasting, event.scope, event.channel)
+        for event in lasting
     )
 
 
