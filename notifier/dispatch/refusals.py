@@ -102,9 +102,9 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
     return Withdrawn((*numbers, *old), tuple(cancelled))
 
 
-async def not_yet_their_own(c: Connection, repeats: Sequence[Withdrawal]) -> list[Withdrawal]:
-    """Those of these repeats that only the number has said and that a START from it would end: they are news."""
-    asked = [one for one in repeats if (one.scope, one.channel) == (ALL, Channel.SMS)]
+async def not_yet_their_own(c: Connection, said: Sequence[Withdrawal]) -> list[Withdrawal]:
+    """Those of these noes that only the number has said and that a START from it would end: news, though they stand."""
+    asked = [one for one in said if (one.scope, one.channel) == (ALL, Channel.SMS)]
     known = await consent.sources_of_noes(c, [one.recipient for one in asked], ALL, Channel.SMS) if asked else {}
     return [one for one in asked if one.recipient in known and known[one.recipient] <= FROM_THE_NUMBER]
 
