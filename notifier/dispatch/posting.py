@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -57,8 +58,14 @@ class Post:
         self._url = _read(url) if what_is_wrong(url, is_production=is_production) is None else None
         self._is_production = is_production
         self._resolve = resolve
-        # No proxy from the environment: it would look names up itself.
-        self._http = httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False, timeout=TIMEOUT)
+        # No proxy from the environment: it would look names up itself. No cookies: they grow with each answer.
+        self._http = httpx.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=TIMEOUT,
+        )
 
     async def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send it once."""

@@ -483,6 +483,18 @@ async def test_a_long_answer_is_not_read_to_its_end():
             assert await post({}, b"{}") == Answer("200")
 
 
+async def test_what_an_answer_wants_to_be_remembered_is_not(world):
+    """Cookies would be sent along with every event, and be more with each answer."""
+    async with receiving(
+        answer=lambda event: b"HTTP/1.1 204 X\r\nSet-Cookie: n%d=x\r\n\r\n" % event.sequence
+    ) as receiver:
+        await add(world, receiver)
+        await happen(world, 20)
+        await tell(world)
+        assert len(receiver.events) == 20
+        assert not any("\r\ncookie:" in head.lower() for head in receiver.heads)
+
+
 # Endpoints ------------------------------------------------------------------------------------------------------------
 
 
