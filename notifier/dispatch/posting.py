@@ -10,7 +10,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -23,12 +25,17 @@ TIMEOUT = 10.0  #: seconds for all of it: name, connection, answer
 MOST_READ = 16 * 1024  #: bytes of an answer, which nobody looks at, so that its connection can be used again
 PORTS = {"https": 443, "http": 80}
 
+# A look-up cannot be broken off, and a resolver that is not answered keeps its thread for half a minute. In the loop's
+# own few threads that would hold up whatever else of this process waits for one, such as the sweep.
+_LOOK_UPS = ThreadPoolExecutor(32, thread_name_prefix="webhook-names")
+
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 async def look_up(host: str, port: int) -> list[str]:
     """The addresses of a name, as the system's resolver gives them; it also reads `2130706433` and `0x7f.1`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, asking)
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -412,6 +415,29 @@ async def test_a_try_at_a_name_that_cannot_be_is_counted_so_that_it_is_given_up_
     await happen(world)
     await tell(world)
     assert await world.one("SELECT (tries, code)::text FROM webhook_deliveries") == "(1,refused_url)"
+
+
+async def test_names_that_nobody_answers_for_leave_the_process_its_threads(monkeypatch):
+    """A look-up cannot be broken off; the sweep waits for a thread every second."""
+    loop, asked, answered = asyncio.get_running_loop(), asyncio.Semaphore(0), threading.Event()
+
+    def unanswered(*_, **__):
+        loop.call_soon_threadsafe(asked.release)
+        answered.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    loop.set_default_executor(own := ThreadPoolExecutor(2))
+    async with Post("http://hooks.example/", is_production=False) as post:
+        tries = [asyncio.create_task(post({}, b"{}")) for _ in range(2)]
+        try:
+            for _ in tries:
+                await asked.acquire()
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "swept"), 5) == "swept"
+        finally:
+            answered.set()
+        assert await asyncio.gather(*tries) == [Answer("name")] * 2
+    own.shutdown()
 
 
 async def test_plain_http_is_refused_in_production_even_if_it_was_stored(world):
