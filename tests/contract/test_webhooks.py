@@ -255,6 +255,21 @@ async def test_410_ends_it_until_it_is_replayed(world):
         assert len(receiver.events) == 4
 
 
+async def test_what_was_taken_beside_a_410_is_not_sent_again(world):
+    async with receiving(answer=lambda event: 410 if event.sequence % 2 else 204) as receiver:
+        endpoint = await add(world, receiver)
+        await happen(world, 4)
+        await tell(world)
+        [last] = [event.id for event in receiver.events if event.sequence == 4]
+        receiver.answer = lambda _event: 204
+        async with world.database.connection() as c:
+            assert [one.endpoint.disabled_why for one in await ENDPOINTS.all(c)] == ["gone"]
+            await ENDPOINTS.replay(c, endpoint, after=last)
+        await hurry(world)
+        await tell(world)
+        assert sorted(event.sequence for event in receiver.events) == [1, 1, 2, 3, 3, 4]
+
+
 async def test_an_endpoint_whose_key_is_gone_is_disabled_and_said_so(world):
     async with receiving() as receiver:
         await add(world, receiver)
