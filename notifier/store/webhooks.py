@@ -162,7 +162,7 @@ _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT endpoint_id, xid, number FROM webhook_deliveries
     WHERE endpoint_id = %(endpoint)s AND given_up_at IS NULL AND due_at <= statement_timestamp()
-    ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY due_at, xid, number LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE webhook_deliveries d SET due_at = clock_timestamp() + %(lease)s, tries = d.tries + 1
     FROM due WHERE (d.endpoint_id, d.xid, d.number) = (due.endpoint_id, due.xid, due.number)
@@ -246,12 +246,21 @@ async def replay_one(c: Connection, id_: UUID, at: Position) -> bool:
         (id_, str(at.xid), at.number),
     )
     if found:
+        await delivered(c, id_, [at])  # whatever came of it before
         await _queue(c, id_, [at])
     return bool(found)
 
 
 async def replay_after(c: Connection, id_: UUID, after: Position) -> bool:
-    """Send everything behind this position again, and end a disabling; False when there is no such endpoint."""
+    """Send everything behind this position again, and end a disabling; False when there is no such endpoint.
+
+    What waits begins anew as well: its three days may have run out while nothing was sent.
+    """
+    await c.execute(
+        "UPDATE webhook_deliveries SET due_at = statement_timestamp(), planned_at = clock_timestamp(), tries = 0,"
+        " code = NULL WHERE endpoint_id = %s AND given_up_at IS NULL",
+        (id_,),
+    )
     cursor = await c.execute(
         "UPDATE webhook_endpoints SET xid = v.xid::xid8, number = v.number, disabled_at = NULL, disabled_why = NULL,"
         " failures = 0, paused_until = '-infinity' FROM (VALUES (%s::text, %s::bigint)) AS v (xid, number)"

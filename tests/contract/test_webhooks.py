@@ -236,6 +236,40 @@ async def test_after_three_days_it_is_given_up_and_listed_and_can_be_sent_again(
         assert await world.one("SELECT count(*) FROM webhook_deliveries") == 0
 
 
+async def test_one_that_waits_for_hours_is_sent_again_at_once_when_that_is_asked(world):
+    async with receiving(answer=lambda _event: 500) as receiver:
+        endpoint = await add(world, receiver)
+        await happen(world)
+        await tell(world)
+        await world.execute("UPDATE webhook_endpoints SET paused_until = '-infinity'")
+        receiver.answer = lambda _event: 204
+        async with world.database.connection() as c:
+            await ENDPOINTS.replay(c, endpoint, event=receiver.events[0].id)
+        await tell(world)
+        assert [event.id for event in receiver.events] == [receiver.events[0].id] * 2
+
+
+@pytest.mark.parametrize("room", [webhooks.PLANNED_AT_ONCE, 3])
+async def test_what_waited_at_an_endpoint_that_was_disabled_for_long_is_replayed_with_three_days_before_it(
+    world, monkeypatch, room
+):
+    monkeypatch.setattr(webhooks, "PLANNED_AT_ONCE", room)
+    async with receiving(answer=lambda _event: 410) as receiver:
+        endpoint = await add(world, receiver)
+        await happen(world, 3)
+        await tell(world)
+        await world.execute(
+            "UPDATE webhook_deliveries SET planned_at = now() - interval '4 days', due_at = now() + interval '6 hours'"
+        )
+        receiver.answer = lambda _event: 500
+        async with world.database.connection() as c:
+            await ENDPOINTS.replay(c, endpoint, after=str(Position()))
+        await tell(world)
+        async with world.database.connection() as c:
+            [standing] = await ENDPOINTS.all(c)
+        assert (len(receiver.events), standing.waiting, standing.given_up) == (6, 3, 0)
+
+
 async def test_410_ends_it_until_it_is_replayed(world):
     async with receiving(answer=lambda _event: 410) as receiver:
         endpoint = await add(world, receiver)
