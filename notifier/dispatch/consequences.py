@@ -48,11 +48,27 @@ class Consequences:
         grave = [one for one in written if one.settlement.suppress and one.id in locked.reached]
         if not grave:
             return
+        alive = await self._alive(c, locked, grave)
+        grave = [one for one in grave if one.id not in alive]
         await suppressions.add(c, [_suppression(one, locked.reached[one.id]) for one in grave])
         await devices.remove_dead(c, _of(grave, SuppressionReason.DEAD_DEVICE, locked.reached))
         said = [no for one in grave if one.settlement.suppress is SuppressionReason.STOP for no in _no(one, locked)]
         if said:
             await withdraw(c, said, self.topics)
+
+    async def _alive(self, c: Connection, locked: Locked, grave: Collection[Settled]) -> frozenset[UUID]:
+        """Whose device its app has registered after the attempt began: what was said of it may be older than that.
+
+        An answer may be written long after it was heard. If the device is dead all the same, the next push tells.
+        """
+        dead = [one for one in grave if one.settlement.suppress is SuppressionReason.DEAD_DEVICE]
+        attempts = [
+            (one.id, one.n, digest)
+            for one in dead
+            if (device := locked.reached[one.id].address)
+            for digest in self.hasher.all(device)
+        ]
+        return await devices.heard_of_since(c, attempts) if attempts else frozenset()
 
 
 def _suppression(one: Settled, reached: Reached) -> NewSuppression:
