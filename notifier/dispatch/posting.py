@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -22,6 +23,7 @@ import httpx
 from notifier.domain.webhooks import may_be_reached, what_is_wrong
 
 TIMEOUT = 10.0  #: seconds for all of it: name, connection, answer
+CONNECT = 3.0  #: seconds of these for one address, so that another one of the name may still have its turn
 MOST_READ = 16 * 1024  #: bytes of an answer, which nobody looks at, so that its connection can be used again
 PORTS = {"https": 443, "http": 80}
 
@@ -71,7 +73,7 @@ class Post:
             verify=verify,
             trust_env=False,
             follow_redirects=False,
-            timeout=TIMEOUT,
+            timeout=httpx.Timeout(TIMEOUT, connect=CONNECT),
         )
 
     async def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -80,10 +82,13 @@ class Post:
             return Answer("refused_url")
         try:
             async with asyncio.timeout(TIMEOUT):
-                address = await self._address(self._url)
-                if address is None:
+                addresses = await self._addresses(self._url)
+                if not addresses:
                     return Answer("refused_address")
-                return await self._send(self._url, address, headers, body)
+                for address in addresses[:-1]:
+                    with suppress(httpx.ConnectError, httpx.ConnectTimeout):  # nothing has left
+                        return await self._send(self._url, address, headers, body)
+                return await self._send(self._url, addresses[-1], headers, body)
         except (TimeoutError, httpx.TimeoutException):
             return Answer("timeout")
         except (OSError, UnicodeError):  # of the look-up; what cannot be a name at all is the latter
@@ -93,11 +98,11 @@ class Post:
         except httpx.HTTPError:
             return Answer("broken")
 
-    async def _address(self, url: httpx.URL) -> str | None:
-        """Where to connect to; None when the name leads, also, to where it must not."""
+    async def _addresses(self, url: httpx.URL) -> Sequence[str]:
+        """Where to connect to, one after the other; nowhere when the name leads, also, to where it must not."""
         found = await self._resolve(_host(url), url.port or PORTS[url.scheme])
         allowed = all(may_be_reached(one, is_production=self._is_production) for one in found)
-        return found[0] if found and allowed else None
+        return found if allowed else []
 
     async def _send(self, url: httpx.URL, address: str, headers: Mapping[str, str], body: bytes) -> Answer:
         request = self._http.build_request(

@@ -513,6 +513,17 @@ async def test_a_name_that_is_bound_anew_is_connected_to_where_it_was_checked(wo
         assert f"Host: rebinding.invalid:{receiver.port}\r\n" in receiver.heads[0]
 
 
+async def test_of_several_addresses_the_one_where_somebody_listens_is_reached():
+    """`localhost` is also ::1, and a receiver mostly listens on one of them."""
+    async with receiving(secret=SIGNER.secret(UUID(int=1), "k1")) as receiver:
+        many = resolver(["::1", "127.0.0.2", "127.0.0.1"], ["127.0.0.2", "::1"])
+        url = f"http://hooks.example:{receiver.port}/"
+        async with Post(url, is_production=False, resolve=many) as post:
+            assert await post({}, b"{}") == Answer("401")  # it was reached, and unsigned
+            assert await post({}, b"{}") == Answer("connect")
+        assert receiver.forged == 1
+
+
 async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch):
     async with receiving() as receiver:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
