@@ -405,6 +405,22 @@ async def test_planning_stops_where_there_is_no_room(world, monkeypatch):
         assert len({event.id for event in receiver.events}) == 12
 
 
+async def test_what_a_newer_release_has_planned_and_this_one_does_not_know_holds_up_nothing(world):
+    """As after a step back to the release before."""
+    async with receiving(answer=lambda _event: 500) as receiver:
+        await add(world, receiver)
+        await happen(world, 2)
+        await tell(world)
+        await world.execute("UPDATE outbox SET type = 'message.read' WHERE number = (SELECT min(number) FROM outbox)")
+        receiver.answer = lambda _event: 204
+        await hurry(world)
+        with capture_logs() as logs:
+            await tell(world)
+        assert sorted(event.sequence for event in receiver.events) == [1, 2, 2]
+        assert logs == []
+        assert await world.one("SELECT array_agg(number) FROM webhook_deliveries WHERE given_up_at IS NULL") == [1]
+
+
 async def test_what_has_left_the_outbox_is_dropped(world):
     async with receiving(answer=lambda _event: 500) as receiver:
         await add(world, receiver)
