@@ -10,11 +10,13 @@ import pytest
 
 from notifier.dispatch.consequences import Consequences
 from notifier.dispatch.devices import Devices, Registration
+from notifier.dispatch.replies import Replies, Reply
 from notifier.dispatch.sweep import Sweep
 from notifier.domain.recipients import Hasher
 from notifier.journal import boot_id
 from notifier_channels.addresses import Platform
 from notifier_channels.contract import Ambiguous, BadAddress, Channel, OptedOut, Receipt
+from notifier_channels.sms.keywords import Keyword
 from tests.contract.test_deliver import Bell
 from tests.world import KEYS, MANDATORY, TRANSACTIONAL, Scripted, World, claim
 
@@ -52,6 +54,23 @@ async def test_a_stop_at_the_provider_is_written_for_every_holder_of_the_number(
     assert await world.one(BLOCKS) == ["sms stop"]
     states = dict(zip((waiting, mail), await world.states([waiting, mail]), strict=True))
     assert states == {waiting: ("cancelled", "withdrawn:all/sms"), mail: ("queued", None)}
+
+
+async def test_a_stop_that_is_written_down_after_the_start_is_over(world):
+    """The answer is older than the START, when the database was away or a dead worker's journal is read."""
+    people = await world.people(1)
+    numbers = await world.phones(people)
+    [message] = await world.queue(people, by=Channel.SMS, to=numbers)
+    async with world.worker({Channel.SMS: Scripted()}) as deliver:
+        permitted = await deliver._gate(await claim(deliver))
+        phone = permitted[0].address
+        replies = Replies(world.database, world.hasher, world.templates.topics, "Acme", "acme.test", "en")
+        for said in (Keyword.STOP, Keyword.START):
+            await replies(Reply(f"SM-{said}", phone, said, str(said), is_answered=True, provider="twilio"))
+        await deliver._settle(permitted, {message: STOPPED}, {})
+    assert await world.states([message]) == [("suppressed", "opted_out_at_provider:21610")]
+    assert await world.one("SELECT array_agg(granted ORDER BY number) FROM consent_events") == [False, True]
+    assert await world.one(BLOCKS) is None
 
 
 async def share(world: World, number, person) -> None:
