@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from notifier.domain.events import Event, EventType, Position, told
+from notifier.domain.events import Event, EventType, Position, chosen, told
 from notifier.domain.webhooks import GIVE_UP_AFTER
 from notifier.store import outbox
 from notifier.store.database import Connection, Row, rows
@@ -51,19 +51,19 @@ _ENDPOINT = "e.id, e.url, e.types, e.key_id, e.failures, e.created_at, e.disable
 
 
 def _endpoint(row: Row) -> Endpoint:
-    types = frozenset(EventType(name) for name in row["types"] if name in set(EventType))
+    types, _ = chosen(row["types"])
     return Endpoint(**{**{name: row[name] for name in Endpoint.__slots__}, "types": types})
 
 
 # Endpoints ------------------------------------------------------------------------------------------------------------
 
 
-async def add(c: Connection, id_: UUID, url: str, types: Collection[EventType], key_id: str) -> None:
-    """Store an endpoint that hears of everything from now on."""
+async def add(c: Connection, id_: UUID, url: str, names: Sequence[str], key_id: str) -> None:
+    """Store an endpoint that hears of everything from now on, by the names for it: a later release knows more types."""
     now = await outbox.horizon(c)
     await c.execute(
         "INSERT INTO webhook_endpoints (id, url, types, key_id, xid) VALUES (%s, %s, %s, %s, %s::text::xid8)",
-        (id_, url, sorted(types), key_id, str(now.xid)),
+        (id_, url, list(names), key_id, str(now.xid)),
     )
 
 
@@ -135,9 +135,9 @@ async def plan(c: Connection, id_: UUID) -> bool:
     if not found or found[0]["waiting"] >= PLANNED_AT_ONCE:
         return False
     [row] = found
-    types = [name for name in row["types"] if name in set(EventType)]
+    types, _ = chosen(row["types"])
     after = Position(int(row["xid"]), row["number"])
-    page = await outbox.read(c, after, [EventType(name) for name in types], PLANNED_AT_ONCE - row["waiting"])
+    page = await outbox.read(c, after, types, PLANNED_AT_ONCE - row["waiting"])
     await _queue(c, id_, [event.at for event in page.events])
     await c.execute(
         "UPDATE webhook_endpoints SET xid = %s::text::xid8, number = %s WHERE id = %s",

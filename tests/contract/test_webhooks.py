@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from enum import StrEnum
 from uuid import UUID
 
 import psycopg
@@ -23,8 +24,9 @@ from notifier.dispatch import posting
 from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.posting import Answer, Post
 from notifier.dispatch.webhooks import LEASE, Webhooks
+from notifier.domain import events
 from notifier.domain.access import Scope
-from notifier.domain.events import Position
+from notifier.domain.events import EventType, Position
 from notifier.domain.webhooks import Signer
 from notifier.errors import Conflict, InvalidInput, NotFound
 from notifier.store import webhooks
@@ -34,6 +36,7 @@ from tests.world import KEYS, MARKETING, World
 pytestmark = pytest.mark.anyio
 
 SIGNER = Signer(KEYS)
+NEW = {"MESSAGE_READ": "message.read"}  #: a type that a later release knows
 ENDPOINTS = Endpoints(SIGNER, is_production=False, writes_events=True)
 
 
@@ -109,6 +112,23 @@ async def test_what_had_happened_before_is_not_told_and_only_the_types_that_were
         await tell(world)
         assert [event.type for event in receiver.events] == ["preference.updated"]
         assert other.events == []
+
+
+async def test_who_asked_for_all_hears_of_what_a_later_release_can_tell_as_well(world, monkeypatch):
+    async with receiving() as receiver, receiving() as messages, receiving() as one:
+        await add(world, receiver)
+        await add(world, messages, "message.*")
+        await add(world, one, "message.delivered")
+        later = StrEnum("EventType", {name: str(kind) for name, kind in EventType.__members__.items()} | NEW)
+        for module in (events, webhooks):
+            monkeypatch.setattr(module, "EventType", later)
+        await world.execute("INSERT INTO outbox (type, recipient_id) VALUES ('message.read', gen_random_uuid())")
+        await tell(world)
+        assert [[event.type for event in who.events] for who in (receiver, messages, one)] == [
+            ["message.read"],
+            ["message.read"],
+            [],
+        ]
 
 
 async def test_the_same_event_has_the_same_id_in_the_api_and_in_a_webhook(api):
