@@ -24,7 +24,8 @@ from notifier.domain.webhooks import may_be_reached, what_is_wrong
 
 TIMEOUT = 10.0  #: seconds for all of it: name, connection, answer
 CONNECT = 3.0  #: seconds of these for one address, so that another one of the name may still have its turn
-MOST_READ = 16 * 1024  #: bytes of an answer, which nobody looks at, so that its connection can be used again
+LINGER = 1.0  #: seconds for what follows the status, which nobody looks at
+MOST_READ = 16 * 1024  #: bytes of that, so that the connection can be used again
 PORTS = {"https": 443, "http": 80}
 
 # A look-up cannot be broken off, and a resolver that is not answered keeps its thread for half a minute. In the loop's
@@ -119,11 +120,12 @@ class Post:
         )
         response = await self._http.send(request, stream=True)
         try:
-            read = 0
-            async for piece in response.aiter_raw():
-                if (read := read + len(piece)) > MOST_READ:
-                    break
-        except httpx.HTTPError:
+            async with asyncio.timeout(LINGER):
+                read = 0
+                async for piece in response.aiter_raw():
+                    if (read := read + len(piece)) > MOST_READ:
+                        break
+        except (httpx.HTTPError, TimeoutError):
             pass  # the status has been said
         finally:
             await response.aclose()

@@ -605,6 +605,17 @@ async def test_a_long_answer_is_not_read_to_its_end():
             assert await post({}, b"{}") == Answer("200")
 
 
+async def test_a_2xx_counts_although_its_end_never_comes(world, monkeypatch):
+    """Else an event that was taken would be sent again for three days."""
+    monkeypatch.setattr(posting, "LINGER", 0.01)
+    async with receiving(answer=lambda _event: b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n") as receiver:
+        await add(world, receiver)
+        await happen(world)
+        await tell(world)
+        assert len(receiver.events) == 1
+        assert await world.one("SELECT count(*) FROM webhook_deliveries") == 0
+
+
 async def test_what_an_answer_wants_to_be_remembered_is_not(world):
     """Cookies would be sent along with every event, and be more with each answer."""
     async with receiving(
