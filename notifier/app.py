@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -50,6 +53,7 @@ from notifier.domain.messages import Lane
 from notifier.domain.recipients import Hasher
 from notifier.domain.tokens import Links
 from notifier.domain.webhooks import Signer
+from notifier.errors import NotConfigured
 from notifier.jobs import Jobs
 from notifier.journal import Journal
 from notifier.limits import Limits
@@ -187,7 +191,7 @@ class App:
     @asynccontextmanager
     async def hands(self, lane: Lane) -> AsyncIterator[Hands]:
         """Enter a worker: take its lock and its journal, connect its providers."""
-        journals = self.settings.state_dir.absolute() / JOURNALS
+        journals = writable(self.settings.state_dir.absolute() / JOURNALS)
         async with await self.database.connect() as lock:
             await consent.listen(lock)
             worker = await workers.register(lock, lane, journal.boot_id(), journals)
@@ -253,6 +257,25 @@ class App:
             batch_size=settings.batch_size,
             send_timeout=timedelta(seconds=settings.send_timeout_seconds),
         )
+
+
+def writable(place: Path) -> Path:
+    """A directory below NOTIFIER_STATE_DIR, made for this account alone when it is new.
+
+    Raises:
+        NotConfigured: this process may not write there; a full disk is no such mistake, and passes.
+
+    """
+    why = os.strerror(errno.EACCES)
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        why = error.strerror or why
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise NotConfigured(f"NOTIFIER_STATE_DIR: {place} cannot be written ({why}): name a directory that can")
+    return place
 
 
 def _personal(settings: Settings, links: Links) -> Personal:

@@ -45,19 +45,27 @@ app.add_typer(campaigns, name="campaigns")
 app.add_typer(webhooks, name="webhooks")
 app.command()(explain)
 
+MOST = 65535  #: of a port
+
 StateDir = Annotated[Path, typer.Option(envvar="NOTIFIER_STATE_DIR", help="Where the data, the logs and the keys are.")]
-Port = Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="The port of the API and the public pages.")]
-SandboxPort = Annotated[int, typer.Option(envvar="NOTIFIER_SANDBOX_PORT", help="The port of the sandbox's inbox.")]
-InboundPort = Annotated[
-    int, typer.Option(envvar="NOTIFIER_INBOUND_PORT", help="The port that takes mail that comes back.")
+Port = Annotated[
+    int, typer.Option(envvar="NOTIFIER_PORT", min=0, max=MOST, help="The port of the API and the public pages.")
 ]
-SmtpPort = Annotated[int, typer.Option(envvar="NOTIFIER_SMTP_PORT", help="The port where the sandbox catches mail.")]
+SandboxPort = Annotated[
+    int, typer.Option(envvar="NOTIFIER_SANDBOX_PORT", min=0, max=MOST, help="The port of the sandbox's inbox.")
+]
+InboundPort = Annotated[
+    int, typer.Option(envvar="NOTIFIER_INBOUND_PORT", min=0, max=MOST, help="The port that takes mail that comes back.")
+]
+SmtpPort = Annotated[
+    int, typer.Option(envvar="NOTIFIER_SMTP_PORT", min=0, max=MOST, help="The port where the sandbox catches mail.")
+]
 
 
 @app.command()
 def sandbox(
-    http_port: Annotated[int, typer.Option(help="The port of the inbox page.")] = 8026,
-    smtp_port: Annotated[int, typer.Option(help="The port that catches mail.")] = 1025,
+    http_port: Annotated[int, typer.Option(min=0, max=MOST, help="The port of the inbox page.")] = 8026,
+    smtp_port: Annotated[int, typer.Option(min=0, max=MOST, help="The port that catches mail.")] = 1025,
     host: Annotated[str, typer.Option(help="Another than this machine's own: only on a network that you trust.")] = (
         "127.0.0.1"
     ),
@@ -83,7 +91,7 @@ def sandbox(
 @app.command()
 def api(
     host: Annotated[str, typer.Option(help="Another than this machine's own: only behind a TLS proxy.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="NOTIFIER_PORT", help="0 takes a free one.")] = 8025,
+    port: Annotated[int, typer.Option(envvar="NOTIFIER_PORT", min=0, max=MOST, help="0 takes a free one.")] = 8025,
 ) -> None:
     """Serve the API and the public pages until told to stop."""
     from notifier.web.process import run_api
@@ -108,7 +116,9 @@ def inbound(
     host: Annotated[str, typer.Option(help="Another than this machine's own: only where no stranger reaches it.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(envvar="NOTIFIER_INBOUND_PORT", help="0 takes a free one.")] = 1026,
+    port: Annotated[
+        int, typer.Option(envvar="NOTIFIER_INBOUND_PORT", min=0, max=MOST, help="0 takes a free one.")
+    ] = 1026,
 ) -> None:
     """Take mail that comes back, over LMTP or SMTP: bounces, complaints and mailto unsubscribes."""
     from notifier.receiver import run_receiver
@@ -228,8 +238,12 @@ def check() -> None:
     """Prove every template: each channel and locale renders its sample, and marketing shows how to leave it."""
     from notifier.rendering import showing
 
-    for template in read_templates(read_appearance()).all():
+    found = read_templates(read_appearance()).all()
+    for template in found:
         typer.echo(showing.summary(template))
+    if not found:
+        typer.echo("notifier: there is no template there: see NOTIFIER_TEMPLATES_DIR.", err=True)
+        raise typer.Exit(1)
 
 
 @templates.command()
@@ -258,7 +272,12 @@ def preview(
             if folder is None:
                 typer.echo(showing.shown(seen, appearance.sms_segment_price))
                 continue
-            for file in showing.write(seen, folder, f"{key}.{tag}"):
+            try:
+                files = showing.write(seen, folder, f"{key}.{tag}")
+            except OSError as error:
+                typer.echo(f"notifier: {error.filename or folder}: {error.strerror}", err=True)
+                raise typer.Exit(1) from None
+            for file in files:
                 typer.echo(str(file))
                 if show and file.suffix == ".html":
                     typer.launch(file.resolve().as_uri())

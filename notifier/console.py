@@ -100,6 +100,14 @@ def on_database(work: Callable[[Connection], Awaitable[T]]) -> T:
         typer.echo(f"notifier: PostgreSQL does not answer ({type(error).__name__}): see DATABASE_URL.", err=True)
     except psycopg.errors.UndefinedTable:
         typer.echo("notifier: the database is empty: run `notifier migrate` first.", err=True)
+    except psycopg.errors.UndefinedColumn:
+        typer.echo("notifier: the database is of another version: run `notifier migrate` first.", err=True)
+    except psycopg.errors.InsufficientPrivilege:
+        typer.echo("notifier: the user of DATABASE_URL may not do this: name the one that has migrated.", err=True)
+    except psycopg.errors.ReadOnlySqlTransaction:
+        typer.echo("notifier: DATABASE_URL leads to a server that takes no writes: name the primary.", err=True)
+    except (psycopg.DataError, UnicodeEncodeError):
+        typer.echo("notifier: what was typed cannot be stored: it is no UTF-8, or too large a number.", err=True)
     except NotifierError as error:
         typer.echo(f"notifier: {error}", err=True)
         raise typer.Exit(1) from None

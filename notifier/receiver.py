@@ -85,7 +85,7 @@ class Receiver:
             self._server = await loop.create_server(lambda: Line(self, loop), host, port)
         except OSError as error:
             raise NotConfigured(
-                f"Port {port} on {host} cannot be used ({error.strerror}): choose another --port."
+                f"Port {port} on {host} cannot be used ({error.strerror}): choose another --port, or --host."
             ) from None
         name, number = self._server.sockets[0].getsockname()[:2]
         return f"{f'[{name}]' if ':' in name else name}:{number}"

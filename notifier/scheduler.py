@@ -18,6 +18,7 @@ from notifier.app import App
 from notifier.errors import NotConfigured, TemplateError
 from notifier.settings import Settings
 from notifier.store.database import AWAY
+from notifier.telemetry import where
 from notifier.worker import EXIT_LOST, EXIT_NOT_CONFIGURED
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,9 @@ def run_scheduler(settings: Settings) -> int:
     except AWAY as error:
         log.error("scheduler.did_not_start", error=type(error).__name__)
         return EXIT_LOST
+    except Exception as error:  # noqa: BLE001  # its text may quote a row; whatever it is, a fresh process mends it
+        log.error("scheduler.gives_up", error=type(error).__name__, at=where(error))
+        return EXIT_LOST
 
 
 async def _schedule(settings: Settings) -> int:
@@ -52,14 +56,17 @@ async def _schedule(settings: Settings) -> int:
         async def dry_run() -> None:
             await app.dry_run(stop.is_set)
 
-        await asyncio.gather(
+        ended = await asyncio.gather(
             _repeat(sweep, SWEEP_EVERY, stop),
             _repeat(app.plan, PLAN_EVERY, stop),
             _repeat(reconcile, SWEEP_EVERY, stop),
             _repeat(webhooks, SWEEP_EVERY, stop),
             _repeat(dry_run, SWEEP_EVERY, stop),
             _forget(app, stop),
+            return_exceptions=True,  # all of them end before what they stand on is given back
         )
+    if failed := [one for one in ended if isinstance(one, BaseException)]:
+        raise failed[0]
     return 0
 
 
@@ -68,7 +75,10 @@ async def _forget(app: App, stop: asyncio.Event) -> None:
 
 
 async def _repeat(work: Callable[[], Awaitable[None]], every: float, stop: asyncio.Event) -> None:
-    """Do it now and again, until told to stop. While the database is away, wait; another error ends the process."""
+    """Do it now and again, until told to stop. While the database is away, wait; another error ends the process.
+
+    Who fails tells the others to stop: a query that is cancelled may raise what looks like a database that is away.
+    """
     while not stop.is_set():
         started = time.monotonic()
         try:
@@ -76,6 +86,9 @@ async def _repeat(work: Callable[[], Awaitable[None]], every: float, stop: async
         except AWAY as error:
             log.warning("sweep.waits", error=type(error).__name__)
             every_ = SWEEP_EVERY
+        except BaseException:
+            stop.set()
+            raise
         else:
             every_ = every
         with suppress(TimeoutError):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,6 +23,7 @@ Secrets = Annotated[tuple[SecretStr, ...] | None, NoDecode]
 Names = Annotated[tuple[str, ...] | None, NoDecode]
 Senders = Annotated[dict[str, tuple[str, str]] | None, NoDecode]  #: display name and address, by what campaigns say
 
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _SENDER = re.compile(r"([a-z0-9][a-z0-9_-]{0,39})\s*=\s*([^<>=;\x00-\x1f]*[^<>=;\s])\s*<([^<>\s]+)>")
 
 
@@ -84,6 +87,22 @@ class Appearance(Environment):
         None, pattern="^#[0-9a-fA-F]{6}$", description="The same in dark mode; default: the accent, made lighter."
     )
 
+    @field_validator("default_timezone")
+    @classmethod
+    def _a_known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is not an IANA time zone; write it like `Europe/Vienna`") from None
+        return value
+
+    @field_validator("list_domain", "inbound_domain", check_fields=False)
+    @classmethod
+    def _a_domain(cls, value: str | None) -> str | None:
+        if value is not None and not _DOMAIN.fullmatch(value):
+            raise ValueError("is not a domain; write it like `lists.example.com`, in ASCII (`xn--...`)")
+        return value
+
     @field_validator("senders", mode="before")
     @classmethod
     def _read_senders(cls, value: object) -> object:
@@ -121,6 +140,18 @@ class SandboxSettings(Environment):
     fcm_credentials: Path | None = Field(
         None, description="The JSON key of a Firebase service account. Empty: no push."
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _a_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_url = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        except ValueError:
+            is_url = False
+        if not is_url or parts.query or parts.fragment or re.search(r"\s", value):
+            raise ValueError("is not the URL of a host; write it like `https://notify.example.com`")
+        return value
 
     @field_validator("twilio_auth_tokens", mode="before")
     @classmethod
@@ -252,6 +283,31 @@ class Settings(Appearance, SandboxSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _for_libpq(cls, value: SecretStr) -> SecretStr:
+        """Asked here, and its answer not heard: libpq repeats what it cannot read, the password in it too."""
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+
+        try:
+            conninfo_to_dict(value.get_secret_value())
+        except ProgrammingError:
+            raise ValueError("cannot be read; write it like `postgresql://user:password@host/notifier`") from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _for_redis(cls, value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            is_url = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1)
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise ValueError("cannot be read; write it like `redis://:password@host:6379/0`")
+        return value
 
     @field_validator("link_keys", "hash_keys", mode="before")
     @classmethod

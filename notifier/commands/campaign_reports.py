@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -12,7 +13,8 @@ import typer
 from notifier.console import on_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import TextIO
 
     from notifier.domain.messages import AttemptState, State
@@ -40,23 +42,24 @@ def report(
 
 def _write(id_: UUID, file: Path) -> None:
     if str(file) == "-":
-        on_database(lambda c: _pour(c, id_, sys.stdout))
+        on_database(lambda c: _pour(c, id_, lambda: nullcontext(sys.stdout)))
         return
     try:
-        with file.open("w", encoding="utf-8", newline="") as opened:
-            on_database(lambda c: _pour(c, id_, opened))
+        on_database(lambda c: _pour(c, id_, lambda: file.open("w", encoding="utf-8", newline="")))
     except OSError as error:
         typer.echo(f"notifier: {file}: {error.strerror}", err=True)
         raise typer.Exit(1) from None
 
 
-async def _pour(c: Connection, id_: UUID, into: TextIO) -> None:
-    from contextlib import nullcontext
-
+async def _pour(c: Connection, id_: UUID, opened: Callable[[], AbstractContextManager[TextIO]]) -> None:
     from notifier.dispatch import reporting
 
-    async for piece in reporting.table(lambda: nullcontext(c), id_):
-        into.write(piece)
+    pieces = reporting.table(lambda: nullcontext(c), id_)
+    first = await anext(pieces)  # a file is not emptied for a campaign that is not there
+    with opened() as into:
+        into.write(first)
+        async for piece in pieces:
+            into.write(piece)
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -232,7 +232,7 @@ def _read(form: type[B], file: Path) -> B:
         text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text()
         return form.model_validate_json(text)
     except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False):
+        for one in error.errors(include_url=False):
             problem = explain({**one, "loc": ("body", *one["loc"])})
             typer.echo(f"notifier: {problem.pointer or 'the file'}: {problem.detail}", err=True)
     except (OSError, UnicodeDecodeError) as error:

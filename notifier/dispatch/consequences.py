@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, withdraw
+from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, taken_back, withdraw
 from notifier.domain.consent import ALL, SuppressionReason, Topic
 from notifier.domain.recipients import Hasher
 from notifier.store import addresses, devices, suppressions
@@ -48,11 +48,31 @@ class Consequences:
         grave = [one for one in written if one.settlement.suppress and one.id in locked.reached]
         if not grave:
             return
+        over = await self._alive(c, locked, grave) | await self._taken_back(c, locked, grave)
+        grave = [one for one in grave if one.id not in over]
         await suppressions.add(c, [_suppression(one, locked.reached[one.id]) for one in grave])
         await devices.remove_dead(c, _of(grave, SuppressionReason.DEAD_DEVICE, locked.reached))
         said = [no for one in grave if one.settlement.suppress is SuppressionReason.STOP for no in _no(one, locked)]
         if said:
             await withdraw(c, said, self.topics)
+
+    async def _alive(self, c: Connection, locked: Locked, grave: Collection[Settled]) -> frozenset[UUID]:
+        """Whose device its app has registered after the attempt began: what was said of it may be older than that.
+
+        An answer may be written long after it was heard. If the device is dead all the same, the next push tells.
+        """
+        dead = [one for one in grave if one.settlement.suppress is SuppressionReason.DEAD_DEVICE]
+        attempts = [
+            (one.id, one.n, digest)
+            for one in dead
+            if (device := locked.reached[one.id].address)
+            for digest in self.hasher.all(device)
+        ]
+        return await devices.heard_of_since(c, attempts) if attempts else frozenset()
+
+    async def _taken_back(self, c: Connection, locked: Locked, grave: Collection[Settled]) -> frozenset[UUID]:
+        stopped = [(one.id, one.n) for one in grave if one.settlement.suppress is SuppressionReason.STOP]
+        return await taken_back(c, self.hasher, locked.reached, stopped)
 
 
 def _suppression(one: Settled, reached: Reached) -> NewSuppression:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from notifier.domain.events import Position, chosen
+from notifier.domain.events import EVERY, Position, chosen
 from notifier.domain.messages import Ids
 from notifier.domain.webhooks import Signer, what_is_wrong
 from notifier.errors import Conflict, InvalidInput, NotFound, Problem
@@ -54,7 +54,7 @@ class Endpoints:
         secret = self.signer.secret(id_, key)
         if secret is None:
             raise AssertionError("the newest key is one of the keys")
-        await webhooks.add(c, id_, url, types, key)
+        await webhooks.add(c, id_, url, [name.strip() for name in names] or [EVERY], key)
         return Added(id_, tuple(sorted(types)), secret)
 
     async def all(self, c: Connection) -> list[Standing]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, withdraw
+from notifier.dispatch.refusals import PROVIDER, Bound, Withdrawal, lock_bound, taken_back, withdraw
 from notifier.domain.consent import ALL, MARKETING, SuppressionReason, Topic
 from notifier.domain.feedback import Tolerance, proves_nobody_there
 from notifier.domain.messages import Category
@@ -56,13 +56,25 @@ class Feedback:
         }
         bound = await lock_bound(c, self.hasher, [reached[message] for message in grave])
         await events.lock_messages(c, reached)
-        new = await events.add(c, known)
+        new = await self._current(c, await events.add(c, known), reached)
         await events.apply_pending(c, reached)
         await suppressions.add(c, [one for report in new if (one := _suppression(report, reached[report.message]))])
         await suppressions.add(c, await self._worn_out(c, new, reached))
         await withdraw(c, self._withdrawals(new, reached, bound), self.topics)
         await _alarm(c, [report for report in new if report.alarm])
         return frozenset({report.message for report in reports} - reached.keys())
+
+    async def _current(
+        self, c: Connection, new: Sequence[DeliveryEvent], reached: Mapping[UUID, Reached]
+    ) -> list[DeliveryEvent]:
+        """Without the noes that somebody has taken back by the time they are reported."""
+        noes = [
+            report
+            for report in new
+            if report.kind is EventKind.UNSUBSCRIBED and reached[report.message].channel is Channel.SMS
+        ]
+        over = await taken_back(c, self.hasher, reached, {(report.message, report.attempt or 1) for report in noes})
+        return [report for report in new if report not in noes or report.message not in over]
 
     async def _worn_out(
         self, c: Connection, new: Sequence[DeliveryEvent], reached: Mapping[UUID, Reached]

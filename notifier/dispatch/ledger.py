@@ -135,20 +135,15 @@ class Ledger:
         now = await messages.clock(c)
         ends = _end(said, now)
         self._refuse_unfounded(said, events, now)
-        new = news(said.changes, events, ends, said.occurred_at)
-        evidence = dict(said.evidence)
-        refused = {
-            one: Withdrawal(person, one.scope, one.channel, SOURCE, evidence, said.occurred_at)
-            for one in said.changes
-            if not one.granted
-        }
-        repeats = [no for one, no in refused.items() if one not in new]
-        own = await not_yet_their_own(c, repeats)
-        noes = [*(no for one, no in refused.items() if one in new), *own]
+        refused = _refused(person, said)
+        own = await not_yet_their_own(c, [*refused.values()])
+        anew = [one for one, no in refused.items() if no in own]
+        new = news(said.changes, events, ends, said.occurred_at, anew)
+        noes = [no for one, no in refused.items() if one in new]
         withdrawn = await withdraw(c, noes, self.look.topics)
-        await end_asking(c, [no for no in repeats if no not in own], self.look.topics)
+        await end_asking(c, [no for one, no in refused.items() if one not in new], self.look.topics)
         yes_at = said.occurred_at + A_MOMENT if said.occurred_at and noes else said.occurred_at
-        proof = {**evidence, "basis": str(said.basis)}
+        proof = {**said.evidence, "basis": str(said.basis)}
         numbers = await consent.record(
             c,
             [NewEvent(person, one.scope, one.channel, True, SOURCE, yes_at, ends, proof) for one in new if one.granted],
@@ -195,6 +190,15 @@ async def withdraw_by_hand(  # noqa: PLR0913  # each is said by name
     person = await person_of(c, recipient)
     await recipients.lock(c, [person])
     return await withdraw(c, [Withdrawal(person, scope, channel, BY_HAND, {"why": why, "by": by})], topics)
+
+
+def _refused(person: UUID, said: Said) -> dict[Change, Withdrawal]:
+    """What is refused in this, as what every no becomes."""
+    return {
+        one: Withdrawal(person, one.scope, one.channel, SOURCE, dict(said.evidence), said.occurred_at)
+        for one in said.changes
+        if not one.granted
+    }
 
 
 def _end(said: Said, now: datetime) -> datetime | None:

@@ -10,7 +10,11 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -19,15 +23,22 @@ import httpx
 from notifier.domain.webhooks import may_be_reached, what_is_wrong
 
 TIMEOUT = 10.0  #: seconds for all of it: name, connection, answer
-MOST_READ = 16 * 1024  #: bytes of an answer, which nobody looks at, so that its connection can be used again
+CONNECT = 3.0  #: seconds of these for one address, so that another one of the name may still have its turn
+LINGER = 1.0  #: seconds for what follows the status, which nobody looks at
+MOST_READ = 16 * 1024  #: bytes of that, so that the connection can be used again
 PORTS = {"https": 443, "http": 80}
+
+# A look-up cannot be broken off, and a resolver that is not answered keeps its thread for half a minute. In the loop's
+# own few threads that would hold up whatever else of this process waits for one, such as the sweep.
+_LOOK_UPS = ThreadPoolExecutor(32, thread_name_prefix="webhook-names")
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 async def look_up(host: str, port: int) -> list[str]:
     """The addresses of a name, as the system's resolver gives them; it also reads `2130706433` and `0x7f.1`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, asking)
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
@@ -57,8 +68,14 @@ class Post:
         self._url = _read(url) if what_is_wrong(url, is_production=is_production) is None else None
         self._is_production = is_production
         self._resolve = resolve
-        # No proxy from the environment: it would look names up itself.
-        self._http = httpx.AsyncClient(verify=verify, trust_env=False, follow_redirects=False, timeout=TIMEOUT)
+        # No proxy from the environment: it would look names up itself. No cookies: they grow with each answer.
+        self._http = httpx.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(TIMEOUT, connect=CONNECT),
+        )
 
     async def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send it once."""
@@ -66,10 +83,13 @@ class Post:
             return Answer("refused_url")
         try:
             async with asyncio.timeout(TIMEOUT):
-                address = await self._address(self._url)
-                if address is None:
+                addresses = await self._addresses(self._url)
+                if not addresses:
                     return Answer("refused_address")
-                return await self._send(self._url, address, headers, body)
+                for address in addresses[:-1]:
+                    with suppress(httpx.ConnectError, httpx.ConnectTimeout):  # nothing has left
+                        return await self._send(self._url, address, headers, body)
+                return await self._send(self._url, addresses[-1], headers, body)
         except (TimeoutError, httpx.TimeoutException):
             return Answer("timeout")
         except (OSError, UnicodeError):  # of the look-up; what cannot be a name at all is the latter
@@ -79,11 +99,11 @@ class Post:
         except httpx.HTTPError:
             return Answer("broken")
 
-    async def _address(self, url: httpx.URL) -> str | None:
-        """Where to connect to; None when the name leads, also, to where it must not."""
+    async def _addresses(self, url: httpx.URL) -> Sequence[str]:
+        """Where to connect to, one after the other; nowhere when the name leads, also, to where it must not."""
         found = await self._resolve(_host(url), url.port or PORTS[url.scheme])
         allowed = all(may_be_reached(one, is_production=self._is_production) for one in found)
-        return found[0] if found and allowed else None
+        return found if allowed else []
 
     async def _send(self, url: httpx.URL, address: str, headers: Mapping[str, str], body: bytes) -> Answer:
         request = self._http.build_request(
@@ -100,11 +120,12 @@ class Post:
         )
         response = await self._http.send(request, stream=True)
         try:
-            read = 0
-            async for piece in response.aiter_raw():
-                if (read := read + len(piece)) > MOST_READ:
-                    break
-        except httpx.HTTPError:
+            async with asyncio.timeout(LINGER):
+                read = 0
+                async for piece in response.aiter_raw():
+                    if (read := read + len(piece)) > MOST_READ:
+                        break
+        except (httpx.HTTPError, TimeoutError):
             pass  # the status has been said
         finally:
             await response.aclose()

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from notifier.domain.consent import ALL, Topic
+from notifier.domain.consent import ALL, SuppressionReason, Topic
 from notifier.domain.recipients import Hasher
 from notifier.domain.withdrawals import ECHO, may_be_undone, standing
-from notifier.store import confirmations, consent, messages, recipients
+from notifier.store import confirmations, consent, messages, recipients, suppressions
 from notifier.store.addresses import Reached
 from notifier.store.confirmations import Ended
 from notifier.store.consent import NewEvent
@@ -77,6 +77,17 @@ async def lock_holders(c: Connection, hasher: Hasher, address: Address, channel:
     return frozenset((await holders()).values())  # somebody may have taken the address on while we waited
 
 
+async def taken_back(
+    c: Connection, hasher: Hasher, reached: Mapping[UUID, Reached], attempts: Collection[tuple[UUID, int]]
+) -> frozenset[UUID]:
+    """Of attempts that the provider refused because of a STOP: the messages whose number has said START since then.
+
+    Such a no is older than the yes, however late it is heard. If it still holds there, the next message is refused too.
+    """
+    hashed = [(id_, n, digest) for id_, n in attempts for digest in _hashes(hasher, reached[id_])]
+    return await suppressions.lifted_since(c, SuppressionReason.STOP, hashed) if hashed else frozenset()
+
+
 async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[str, Topic]) -> Withdrawn:
     """Write down each no that is news, cancel what it stops, and end what still asks. The people are locked."""
     people = list({one.recipient for one in said})
@@ -102,9 +113,9 @@ async def withdraw(c: Connection, said: Sequence[Withdrawal], topics: Mapping[st
     return Withdrawn((*numbers, *old), tuple(cancelled))
 
 
-async def not_yet_their_own(c: Connection, repeats: Sequence[Withdrawal]) -> list[Withdrawal]:
-    """Those of these repeats that only the number has said and that a START from it would end: they are news."""
-    asked = [one for one in repeats if (one.scope, one.channel) == (ALL, Channel.SMS)]
+async def not_yet_their_own(c: Connection, said: Sequence[Withdrawal]) -> list[Withdrawal]:
+    """Those of these noes that only the number has said and that a START from it would end: news, though they stand."""
+    asked = [one for one in said if (one.scope, one.channel) == (ALL, Channel.SMS)]
     known = await consent.sources_of_noes(c, [one.recipient for one in asked], ALL, Channel.SMS) if asked else {}
     return [one for one in asked if one.recipient in known and known[one.recipient] <= FROM_THE_NUMBER]
 
@@ -136,8 +147,7 @@ async def _holders(c: Connection, hasher: Hasher, reached: Collection[Reached]) 
     people = {one.message: {one.recipient} for one in reached}
     messages_of: dict[tuple[Channel, bytes], list[UUID]] = defaultdict(list)
     for one in reached:
-        hashes = {one.hashed.digest, *(hasher.all(one.address) if one.address else ())}
-        for digest in hashes:
+        for digest in _hashes(hasher, one):
             messages_of[one.channel, digest].append(one.message)
     for channel in {channel for channel, _ in messages_of}:
         digests = [digest for of, digest in messages_of if of is channel]
@@ -145,6 +155,10 @@ async def _holders(c: Connection, hasher: Hasher, reached: Collection[Reached]) 
             for message in messages_of[channel, held.address_hash]:
                 people[message].add(held.recipient_id)
     return people
+
+
+def _hashes(hasher: Hasher, reached: Reached) -> set[bytes]:
+    return {reached.hashed.digest, *(hasher.all(reached.address) if reached.address else ())}
 
 
 def _everybody(found: Mapping[UUID, Collection[UUID]]) -> set[UUID]:

@@ -62,15 +62,17 @@ class Replies:
         match reply.said:
             case Keyword.STOP:
                 await self._stop(c, reply, people)
-            case Keyword.START if not await self._start(c, reply, people):
-                return None
+            case Keyword.START:
+                if not await self._start(c, reply, people):
+                    return None
         if reply.is_answered:
             return None
         return answer(reply.said, await self._languages(c, people), sender=self.sender, contact=self.contact)
 
     async def _stop(self, c: Connection, reply: Reply, people: Collection[UUID]) -> None:
         address, proof = self.hasher.current(reply.phone), _evidence(reply)
-        if not await suppressions.add(c, [NewSuppression(Channel.SMS, address, SuppressionReason.STOP, proof)]):
+        is_new = await suppressions.add(c, [NewSuppression(Channel.SMS, address, SuppressionReason.STOP, proof)])
+        if not is_new and not await self._was_stopped_since(c, reply):
             again = {AGAIN: reply.received_at.isoformat()}
             await suppressions.add_evidence(c, self._number(reply), SuppressionReason.STOP, again)
         said = [Withdrawal(person, ALL, Channel.SMS, KEYWORD, proof) for person in sorted(people)]

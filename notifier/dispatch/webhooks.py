@@ -89,9 +89,6 @@ class Webhooks:
 
     async def _record(self, endpoint: Endpoint, sent: Sequence[Delivery], answers: Sequence[Answer]) -> bool:
         """Write down what came of it; False when the endpoint is to be left alone."""
-        if any(answer.is_gone for answer in answers):
-            await self._disable(endpoint, "gone")
-            return False
         pairs = list(zip(sent, answers, strict=True))
         taken = [one.event.at for one, answer in pairs if answer.is_taken]
         left = [
@@ -115,6 +112,9 @@ class Webhooks:
             log.warning("webhook.not_taken", endpoint=str(endpoint.id), events=len(left), codes=codes)
         if given_up:
             log.error("webhook.gave_up", endpoint=str(endpoint.id), events=given_up)
+        if any(answer.is_gone for answer in answers):
+            await self._disable(endpoint, "gone")
+            return False
         return bool(taken)
 
     async def _disable(self, endpoint: Endpoint, why: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import MAXYEAR, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 
@@ -102,6 +102,4 @@ def _months_after(moment: datetime, months: int) -> datetime:
     """The same day so many months later, or the last one of a shorter month."""
     years, month = divmod(moment.month - 1 + months, 12)
     year, month = moment.year + years, month + 1
-    if year > MAXYEAR:
-        return datetime.max.replace(tzinfo=moment.tzinfo)
     return moment.replace(year=year, month=month, day=min(moment.day, calendar.monthrange(year, month)[1]))

@@ -107,17 +107,20 @@ def told(row: Mapping[str, Any]) -> Event:
     return Event(Position(int(row["xid"]), row["number"]), type_, row["told_at"], data)
 
 
-def chosen(names: Iterable[str]) -> tuple[frozenset[EventType], list[str]]:
-    """The types that these names mean, and the names that mean none. `message.*` means each that begins so.
+EVERY = "*"
 
-    No name at all means every type.
+
+def chosen(names: Iterable[str]) -> tuple[frozenset[EventType], list[str]]:
+    """The types that these names mean, and the names that mean none. `message.*` means each that begins so, `*` all.
+
+    No name at all means every type, too.
     """
     types: set[EventType] = set()
     unknown: list[str] = []
     given = [name.strip() for name in names]
     for name in given:
-        prefix = name.removesuffix("*") if name.endswith(".*") else None
-        meant = {one for one in EventType if one == name or (prefix and one.startswith(prefix))}
+        prefix = name.removesuffix("*") if name == EVERY or name.endswith(".*") else None
+        meant = {one for one in EventType if one == name or (prefix is not None and one.startswith(prefix))}
         types |= meant
         unknown += [] if meant else [name]
     return frozenset(types if given else EventType), unknown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -50,14 +50,16 @@ def news(
     events: Sequence[ConsentEvent],
     expires_at: datetime | None,
     said_at: datetime | None = None,
+    anew: Collection[Change] = (),
 ) -> list[Change]:
     """Those that change anything, said together: a yes that stands as long, or a no that stands, is not written twice.
 
     `expires_at`: when the yeses among them end. `said_at`: when all of it was said, where somebody knows that.
+    `anew`: noes that are written though they stand; a yes that is said beside one is then written behind it, as ever.
     """
     said_again = {(one.scope, one.channel) for one in changes if one.granted}
     others = [event for event in events if not (event.granted and (event.scope, event.channel) in said_again)]
-    noes = [one for one in changes if not one.granted and not _stands(one, others, said_at)]
+    noes = [one for one in changes if not one.granted and (one in anew or not _stands(one, others, said_at))]
     yeses = [
         one
         for one in changes
@@ -74,16 +76,17 @@ def refusing(topic: Topic, channel: str, events: Sequence[ConsentEvent], at: dat
 
 
 def may_overrule(yes: Change, said_at: datetime, events: Sequence[ConsentEvent]) -> bool:
-    """Whether a yes would come after a no that stands and that it may take something from.
+    """Whether a yes would come after a no that stood then and that it may take something from.
 
     Wider than the rule, for whoever does not know which topics there are.
     """
+    lasting = [event for event in events if event.expires_at is None or event.expires_at > said_at]
     return any(
         not event.granted
         and event.occurred_at <= said_at
         and _meet(yes, event)
-        and is_refused(events, event.scope, event.channel)
-        for event in events
+        and is_refused(lasting, event.scope, event.channel)
+        for event in lasting
     )
 
 

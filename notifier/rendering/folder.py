@@ -92,6 +92,9 @@ def _text(path: Path, directory: Path) -> str:
         return path.read_text("utf-8")
     except UnicodeDecodeError:
         raise TemplateError(f"{path.relative_to(directory).as_posix()} is not UTF-8 text") from None
+    except OSError as error:
+        name = path.relative_to(directory).as_posix()
+        raise TemplateError(f"{name} cannot be read ({error.strerror}): let the service's user read it") from None
 
 
 def _known(parts: list[str], path: str) -> None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 from notifier.errors import TemplateError
 
-_QUOTED = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
-JINJA = re.compile(  # in a comment a quote is an apostrophe
-    rf"\{{\#.*?\#\}}|\{{\{{(?:{_QUOTED}|.)*?\}}\}}|\{{%(?:{_QUOTED}|.)*?%\}}", re.DOTALL
+_IN_CODE = r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^"'])*?"""
+JINJA = re.compile(  # in a comment a quote is an apostrophe, and behind `raw` braces are text
+    r"(?P<raw>\{%[-+]?\s*raw\s*-?%\})(?P<shown>.*?)(?P<endraw>\{%[-+]?\s*endraw\s*[-+]?%\})"
+    rf"|\{{\#.*?\#\}}|\{{\{{{_IN_CODE}\}}\}}|\{{%{_IN_CODE}%\}}",
+    re.DOTALL,
 )
 _OUTPUT = re.compile(r"\{\{([-+]?)(.*?)([-+]?)\}\}", re.DOTALL)
 MARK = re.compile(r"\ue000(\d+)\ue001")
@@ -69,9 +71,14 @@ class Page:
             raise TemplateError(f"{path}: the characters U+E000 and U+E001 have a use of their own here")
         pieces: list[str] = []
 
-        def aside(match: re.Match[str]) -> str:
-            pieces.append(match.group())
+        def mark(piece: str) -> str:
+            pieces.append(piece)
             return f"\ue000{len(pieces) - 1}\ue001"
+
+        def aside(match: re.Match[str]) -> str:
+            if match["raw"]:
+                return f"{mark(match['raw'])}{match['shown']}{mark(match['endraw'])}"
+            return mark(match[0])
 
         return cls(path, JINJA.sub(aside, source), pieces)
 

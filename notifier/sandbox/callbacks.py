@@ -22,6 +22,7 @@ import httpx
 
 from notifier.sandbox.numbers import Step
 from notifier.sandbox.texts import Text
+from notifier_channels.sms.twilio import SERVICE
 
 AT_ONCE = 8
 MOST_WAITING = 50_000
@@ -170,7 +171,7 @@ class Callbacks:
             "SmsStatus": text.status,
             "To": text.phone,
         }
-        form["MessagingServiceSid" if text.ours.startswith("MG") else "From"] = text.ours
+        form["MessagingServiceSid" if SERVICE.fullmatch(text.ours) else "From"] = text.ours
         if text.error_code is not None:
             form["ErrorCode"] = str(text.error_code)
         if text.status in {"delivered", "undelivered"}:

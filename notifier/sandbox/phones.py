@@ -11,6 +11,7 @@ from notifier.sandbox.callbacks import Callbacks
 from notifier.sandbox.texts import Text, Texts
 from notifier_channels.sms.keywords import is_twilios
 from notifier_channels.sms.segments import count
+from notifier_channels.sms.twilio import SERVICE
 
 INBOUND = "/hooks/twilio/inbound"
 NUMBER_OF_SERVICE = "+15005550006"  #: what a Messaging Service sends from here: Twilio's own valid test number
@@ -77,7 +78,7 @@ class Phones:
         return next((text.ours for text in reversed(self.texts.thread(phone))), NUMBER_OF_SERVICE)
 
     def _form(self, typed: Text, keyword: str | None) -> Mapping[str, str]:
-        is_service = typed.ours.startswith("MG")
+        is_service = bool(SERVICE.fullmatch(typed.ours))
         form = {
             "AccountSid": self._account_sid,
             "ApiVersion": "2010-04-01",

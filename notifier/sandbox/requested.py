@@ -13,11 +13,11 @@ from notifier.sandbox.phones import new_sid
 from notifier.sandbox.texts import Text
 from notifier_channels.addresses import InvalidAddress, PhoneNumber
 from notifier_channels.sms.segments import count
+from notifier_channels.sms.twilio import SERVICE
 
 LONGEST_BODY = 1600
 DOCS = "https://www.twilio.com/docs"
 
-_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 _NUMBER = re.compile(r"\+[1-9]\d{1,14}|\d{3,8}")
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 +_&-]{1,11}")
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # no underscore
@@ -62,14 +62,14 @@ def checked(form: Mapping[str, str]) -> Text:
         raise ApiError(400, 21609, "The StatusCallback URL is not a valid URL.")
     if "ValidityPeriod" in form:
         whole(form["ValidityPeriod"], 1, 36_000, 90007)
-    status, segments = "accepted" if ours.startswith("MG") else "queued", count(body).segments
+    status, segments = "accepted" if SERVICE.fullmatch(ours) else "queued", count(body).segments
     return Text(new_sid(), datetime.now(UTC), phone, ours, body, segments, status=status, callback_url=callback)
 
 
 def _sender(form: Mapping[str, str]) -> str:
     service, sender = form.get("MessagingServiceSid", ""), form.get("From", "")
     if service:
-        if not _SERVICE.fullmatch(service):
+        if not SERVICE.fullmatch(service):
             raise ApiError(400, 21705, "The Messaging Service Sid is invalid.")
         return service
     if not sender:

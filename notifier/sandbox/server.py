@@ -134,5 +134,5 @@ async def _catching(catcher: Catcher, host: str, port: int) -> int:
 
 
 def _taken(host: str, port: int, option: str, error: OSError) -> str:
-    why = os.strerror(error.errno or 0)
+    why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
     return f"The sandbox cannot listen on {host}:{port} ({why}); choose another port with {option}."

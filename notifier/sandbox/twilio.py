@@ -27,6 +27,7 @@ from notifier.sandbox.numbers import Number, Step, number_of
 from notifier.sandbox.phones import Phones
 from notifier.sandbox.requested import ApiError, checked, whole
 from notifier.sandbox.texts import Text, Texts
+from notifier_channels.sms.twilio import SERVICE
 
 PREFIX = "/twilio"
 MOST_ON_A_PAGE = 1000
@@ -140,7 +141,7 @@ class Api:
 
     def _shown(self, text: Text) -> Mapping[str, Any]:
         """A message as the API shows it."""
-        is_service, at = text.ours.startswith("MG"), format_datetime(text.at)
+        is_service, at = bool(SERVICE.fullmatch(text.ours)), format_datetime(text.at)
         us = None if is_service and text.status == "accepted" else text.ours
         uri = f"/2010-04-01/Accounts/{self._keys.account_sid}/Messages/{text.sid}"
         return {

@@ -129,7 +129,11 @@ class Database:
 
     async def open(self) -> None:
         """Connect; raises psycopg_pool.PoolTimeout when the server does not answer within 10 s."""
-        await self._pool.open(wait=True, timeout=10)
+        try:
+            await self._pool.open(wait=True, timeout=10)
+        except BaseException:
+            await self._pool.close()  # its workers swallow the one cancellation that a loop gives them as it ends
+            raise
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -211,15 +215,17 @@ def migrate(url: str) -> None:
     `MIGRATION_WAITS` at most, and then leaves everything as it was.
 
     Raises:
-        ConnectionError: the server cannot be reached, or somebody holds a table for too long.
+        ConnectionError: the server cannot be reached, refuses, or is ahead, or somebody holds a table for too long.
 
     """
     from alembic import command
     from alembic.config import Config
+    from alembic.util.exc import CommandError
     from sqlalchemy import create_engine, pool, text
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DBAPIError, OperationalError
 
-    engine = create_engine(_sqlalchemy_url(url), poolclass=pool.NullPool)
+    # libpq reads the URL, as everywhere else: SQLAlchemy knows neither several hosts nor `host=... dbname=...`.
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     try:
@@ -233,13 +239,26 @@ def migrate(url: str) -> None:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
-        except OperationalError as error:
-            if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+        except CommandError:
+            detail = "The database is of a newer version than this one: run that version's `notifier migrate`"
+            raise ConnectionError(detail) from None
+        except DBAPIError as error:
+            if (refusal := _refusal(error.orig)) is None:
                 raise
+            raise ConnectionError(refusal) from None
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """What an operator is told when a migration changed nothing; None: it is a mistake of its own."""
+    match error:
+        case psycopg.errors.LockNotAvailable():
             remedy = "stop schedulers and workers, end what runs long, and migrate again"
-            raise ConnectionError(f"A table was held for more than {MIGRATION_WAITS}: {remedy}") from None
-
-
-def _sqlalchemy_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+            return f"A table was held for more than {MIGRATION_WAITS}: {remedy}"
+        case psycopg.errors.InsufficientPrivilege():
+            return "The user of DATABASE_URL may not change the schema: let it own the database, or name one that does"
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return "DATABASE_URL leads to a server that takes no writes, such as a standby: name the primary"
+        case psycopg.OperationalError():
+            return f"PostgreSQL broke off ({type(error).__name__}): see its log, and migrate again"
+        case _:
+            return None

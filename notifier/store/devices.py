@@ -133,6 +133,26 @@ async def remove_dead(c: Connection, hashes: Sequence[bytes]) -> None:
         await c.execute(_REMOVE.format(condition="address_hash = ANY(%s)"), (list(hashes), Removal.DEAD))
 
 
+async def heard_of_since(c: Connection, attempts: Collection[tuple[UUID, int, bytes]]) -> frozenset[UUID]:
+    """Of these attempts, by message, number and a hash of the device: the messages whose app has registered since then.
+
+    Their holders are locked.
+    """
+    found = await rows(
+        c,
+        "SELECT t.message_id FROM unnest(%s::uuid[], %s::int[], %s::bytea[]) AS v (id, n, digest)"
+        " JOIN attempts t ON (t.message_id, t.n) = (v.id, v.n)"
+        " JOIN addresses a ON a.channel = 'push' AND a.address_hash = v.digest AND a.removed_at IS NULL"
+        " JOIN devices d ON d.address_id = a.id WHERE d.refreshed_at > t.started_at",
+        (
+            [message for message, _, _ in attempts],
+            [n for _, n, _ in attempts],
+            [digest for _, _, digest in attempts],
+        ),
+    )
+    return frozenset(row["message_id"] for row in found)
+
+
 async def surplus(c: Connection, recipient: UUID, most: int) -> list[UUID]:
     """What this person holds beyond so many devices: those that were refreshed longest ago."""
     found = await rows(

@@ -60,6 +60,13 @@ async def page(c: Connection, which: Which, after: UUID | None, limit: int) -> l
     return [row["id"] for row in await rows(c, query, asked)]
 
 
+_GOING = ["queued", "claimed", "sending", "accepted", "unknown", "delivered", "complained"]
+_TAKES_OVER = (
+    "f.step <> m.step"
+    " AND (f.state = ANY(%(going)s) OR (f.step < m.step AND f.state = 'failed' AND f.id = ANY(%(ids)s)))"
+)
+
+
 async def standing(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     """How each of these stands. They are locked.
 
@@ -75,13 +82,6 @@ async def standing(c: Connection, ids: Sequence[UUID]) -> list[Row]:
         " FROM messages m WHERE m.id = ANY(%(ids)s) ORDER BY m.id",
         {"ids": list(ids), "going": _GOING},
     )
-
-
-_GOING = ["queued", "claimed", "sending", "accepted", "unknown", "delivered", "complained"]
-_TAKES_OVER = (
-    "f.step <> m.step"
-    " AND (f.state = ANY(%(going)s) OR (f.step < m.step AND f.state = 'failed' AND f.id = ANY(%(ids)s)))"
-)
 
 
 async def queue(c: Connection, ids: Sequence[UUID], start: float, rate: float) -> None:

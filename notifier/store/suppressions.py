@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -117,6 +118,29 @@ async def lift_one(c: Connection, number: int, why: str) -> bool:
         " WHERE number = %s AND lifted_at IS NULL RETURNING 1"
     )
     return bool(await rows(c, query, (why, number)))
+
+
+async def lifted_since(
+    c: Connection, reason: SuppressionReason, attempts: Collection[tuple[UUID, int, bytes]]
+) -> frozenset[UUID]:
+    """Of these attempts, by message, number and a hash of the address: the messages where one was lifted since then.
+
+    The holders are locked.
+    """
+    found = await rows(
+        c,
+        "SELECT t.message_id FROM unnest(%s::uuid[], %s::int[], %s::bytea[]) AS v (id, n, digest)"
+        " JOIN attempts t ON (t.message_id, t.n) = (v.id, v.n) JOIN messages m ON m.id = v.id"
+        " JOIN suppressions s ON s.channel = m.channel AND s.address_hash = v.digest"
+        " WHERE s.reason = %s AND s.lifted_at > t.started_at",
+        (
+            [message for message, _, _ in attempts],
+            [n for _, n, _ in attempts],
+            [digest for _, _, digest in attempts],
+            str(reason),
+        ),
+    )
+    return frozenset(row["message_id"] for row in found)
 
 
 async def find(c: Connection, number: int) -> Row | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from notifier.domain.events import Event, EventType, Position, told
+from notifier.domain.events import Event, EventType, Position, chosen, told
 from notifier.domain.webhooks import GIVE_UP_AFTER
 from notifier.store import outbox
 from notifier.store.database import Connection, Row, rows
@@ -51,19 +51,19 @@ _ENDPOINT = "e.id, e.url, e.types, e.key_id, e.failures, e.created_at, e.disable
 
 
 def _endpoint(row: Row) -> Endpoint:
-    types = frozenset(EventType(name) for name in row["types"] if name in set(EventType))
+    types, _ = chosen(row["types"])
     return Endpoint(**{**{name: row[name] for name in Endpoint.__slots__}, "types": types})
 
 
 # Endpoints ------------------------------------------------------------------------------------------------------------
 
 
-async def add(c: Connection, id_: UUID, url: str, types: Collection[EventType], key_id: str) -> None:
-    """Store an endpoint that hears of everything from now on."""
+async def add(c: Connection, id_: UUID, url: str, names: Sequence[str], key_id: str) -> None:
+    """Store an endpoint that hears of everything from now on, by the names for it: a later release knows more types."""
     now = await outbox.horizon(c)
     await c.execute(
         "INSERT INTO webhook_endpoints (id, url, types, key_id, xid) VALUES (%s, %s, %s, %s, %s::text::xid8)",
-        (id_, url, sorted(types), key_id, str(now.xid)),
+        (id_, url, list(names), key_id, str(now.xid)),
     )
 
 
@@ -135,9 +135,9 @@ async def plan(c: Connection, id_: UUID) -> bool:
     if not found or found[0]["waiting"] >= PLANNED_AT_ONCE:
         return False
     [row] = found
-    types = [name for name in row["types"] if name in set(EventType)]
+    types, _ = chosen(row["types"])
     after = Position(int(row["xid"]), row["number"])
-    page = await outbox.read(c, after, [EventType(name) for name in types], PLANNED_AT_ONCE - row["waiting"])
+    page = await outbox.read(c, after, types, PLANNED_AT_ONCE - row["waiting"])
     await _queue(c, id_, [event.at for event in page.events])
     await c.execute(
         "UPDATE webhook_endpoints SET xid = %s::text::xid8, number = %s WHERE id = %s",
@@ -160,9 +160,11 @@ async def _queue(c: Connection, id_: UUID, places: Sequence[Position]) -> None:
 
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT endpoint_id, xid, number FROM webhook_deliveries
+    SELECT endpoint_id, xid, number FROM webhook_deliveries w
     WHERE endpoint_id = %(endpoint)s AND given_up_at IS NULL AND due_at <= statement_timestamp()
-    ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+      AND NOT coalesce((SELECT o.type <> ALL(%(types)s) FROM outbox o
+                        WHERE (o.xid, o.number) = (w.xid, w.number)), false)
+    ORDER BY due_at, xid, number LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE webhook_deliveries d SET due_at = clock_timestamp() + %(lease)s, tries = d.tries + 1
     FROM due WHERE (d.endpoint_id, d.xid, d.number) = (due.endpoint_id, due.xid, due.number)
@@ -177,8 +179,12 @@ ORDER BY taken.xid, taken.number
 
 
 async def claim(c: Connection, id_: UUID, limit: int, lease: timedelta) -> list[Delivery]:
-    """Take what is due in hand, in the order of events. Who dies with it gives it back when the lease runs out."""
-    found = await rows(c, _CLAIM, {"endpoint": id_, "limit": limit, "lease": lease})
+    """Take what is due in hand, in the order of events. Who dies with it gives it back when the lease runs out.
+
+    An event of a type that only a newer release knows is left to that one, which has planned it.
+    """
+    types = [str(one) for one in EventType]
+    found = await rows(c, _CLAIM, {"endpoint": id_, "limit": limit, "lease": lease, "types": types})
     lost = [Position(int(row["place"]), row["place_number"]) for row in found if row["xid"] is None]
     await delivered(c, id_, lost)  # out of the outbox: there is nothing left to say
     return [Delivery(told(row), row["tries"]) for row in found if row["xid"] is not None]
@@ -246,12 +252,21 @@ async def replay_one(c: Connection, id_: UUID, at: Position) -> bool:
         (id_, str(at.xid), at.number),
     )
     if found:
+        await delivered(c, id_, [at])  # whatever came of it before
         await _queue(c, id_, [at])
     return bool(found)
 
 
 async def replay_after(c: Connection, id_: UUID, after: Position) -> bool:
-    """Send everything behind this position again, and end a disabling; False when there is no such endpoint."""
+    """Send everything behind this position again, and end a disabling; False when there is no such endpoint.
+
+    What waits begins anew as well: its three days may have run out while nothing was sent.
+    """
+    await c.execute(
+        "UPDATE webhook_deliveries SET due_at = statement_timestamp(), planned_at = clock_timestamp(), tries = 0,"
+        " code = NULL WHERE endpoint_id = %s AND given_up_at IS NULL",
+        (id_,),
+    )
     cursor = await c.execute(
         "UPDATE webhook_endpoints SET xid = v.xid::xid8, number = v.number, disabled_at = NULL, disabled_why = NULL,"
         " failures = 0, paused_until = '-infinity' FROM (VALUES (%s::text, %s::bigint)) AS v (xid, number)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -101,7 +102,7 @@ class Instance:
         A state directory of an earlier version gets what it has not.
         """
         path = self.state / "secrets.env"
-        found = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
+        found = _assignments(path) if path.exists() else {}
         if SECRETS.keys() <= found.keys():
             return found
         found = {name: make() for name, make in SECRETS.items()} | found
@@ -112,3 +113,11 @@ class Instance:
             os.fsync(file.fileno())
         Path(fresh).rename(path)
         return found
+
+
+def _assignments(path: Path) -> dict[str, str]:
+    """The lines of a file that we have written, and that somebody may have edited: a key must not get lost by that."""
+    lines = [(n, line) for n, line in enumerate(path.read_text(errors="replace").splitlines(), 1) if line.strip()]
+    if wrong := next((n for n, line in lines if not re.fullmatch("[A-Z_]+=.*", line)), None):
+        raise NotConfigured(f"{path}: line {wrong} is not written like NAME=value: mend it; the keys in it must stay")
+    return dict(line.split("=", 1) for _, line in lines)

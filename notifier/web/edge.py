@@ -42,7 +42,7 @@ class Edge:
         try:
             await self._app(scope, _Limited(receive, _limit(scope)), sent)
         except ClientDisconnect:
-            return  # in the middle of an upload: nobody is there to be answered, and no mistake of ours
+            return  # whoever broke off their own body hears nothing, and nothing of ours broke
         except Exception as error:
             if sent.has_begun:
                 raise

@@ -215,4 +215,4 @@ def _below(cells: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def _bad(error: ValidationError) -> Bad:
-    return Bad([explain(one) for one in error.errors(include_url=False, include_input=False)])
+    return Bad([explain(one) for one in error.errors(include_url=False)])

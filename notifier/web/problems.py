@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from notifier.errors import Conflict, Forbidden, InvalidInput, NotFound, NotifierError, Problem, TooSoon
 
@@ -76,7 +77,7 @@ def unavailable() -> Response:
     return answer(Kinds.UNAVAILABLE, "Nothing was lost; repeat the request.", headers={"Retry-After": str(RETRY_AFTER)})
 
 
-async def on_error(_request: Request, error: Exception) -> Response:
+async def on_error(request: Request, error: Exception) -> Response:
     """The answer to everything that is refused on the way, by a use case, by a form or by the framework."""
     match error:
         case InvalidInput():
@@ -96,10 +97,22 @@ async def on_error(_request: Request, error: Exception) -> Response:
             return answer(error.kind, error.detail, headers=error.headers)
         case StarletteHTTPException():
             kind = _BY_STATUS.get(error.status_code, Kinds.INVALID_INPUT)
-            return answer(kind, _REMEDIES.get(kind, ""), headers=error.headers)
+            headers = {"Allow": _allowed(request)} if kind is Kinds.METHOD_NOT_ALLOWED else error.headers
+            return answer(kind, _REMEDIES.get(kind, ""), headers=headers)
         case _:
             return answer(Kinds.INTERNAL)
 
+
+def _allowed(request: Request) -> str:
+    """Every method of this address (RFC 9110 15.5.6); the framework names those of its first route alone."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return ", ".join(
+        method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 HANDLED: tuple[type[Exception], ...] = (NotifierError, RequestValidationError, StarletteHTTPException)
 
@@ -128,6 +141,8 @@ def explain(error: Mapping[str, object]) -> Problem:
 
 def _sentence(error: Mapping[str, object]) -> str:
     kind, context = str(error.get("type")), error.get("ctx")
+    if kind in ("too_short", "too_long") and isinstance(error.get("input"), str):
+        kind = f"string_{kind}"  # of a text that a validator of ours has looked at, pydantic counts items
     if kind == "value_error":  # raised by our own validators, which keep the rule
         return str(error.get("msg", "")).removeprefix("Value error, ")
     limits = {name: value for name, value in context.items() if name in _SAFE} if isinstance(context, Mapping) else {}
@@ -145,6 +160,8 @@ _SENTENCES = {
     "too_short": "must have at least {min_length} items",
     "too_long": "must have at most {max_length} items",
     "list_type": "must be a list",
+    "is_instance_of": "must be a list",  # what is given for a Sequence
+    "sequence_str": "must be a list",
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
@@ -153,6 +170,12 @@ _SENTENCES = {
     "finite_number": "must be a finite number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number with fewer digits",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "enum": "must be one of {expected}",
     "literal_error": "must be one of {expected}",
     "uuid_parsing": "is not an id; ids look like 019892f0-1c9a-7c3e-8a7b-3f1f4a0b9c1d",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import psycopg
 import uvicorn
 import uvloop
 
-from notifier.app import App
+from notifier.app import App, writable
 from notifier.errors import NotConfigured
 from notifier.settings import Settings
 from notifier.web.server import create_app
@@ -25,7 +24,7 @@ def run_api(settings: Settings, host: str, port: int, ready: Callable[[str], Non
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        NotConfigured: the port is taken, PostgreSQL does not answer, or an extra is missing.
+        NotConfigured: the port is taken, PostgreSQL does not answer, an extra is missing, or no STOP could be kept.
         TemplateError: a template does not load.
 
     """
@@ -36,6 +35,8 @@ def run_api(settings: Settings, host: str, port: int, ready: Callable[[str], Non
 async def _serve(settings: Settings, door: socket.socket, ready: Callable[[str], None]) -> None:
     try:
         async with App.open(settings) as app:
+            if settings.twilio_auth_tokens:  # a STOP that the database does not take is kept there
+                writable(app.replies.directory)
             server = _Server(_config(app))
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, server.stop)
@@ -80,6 +81,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             door.bind((host, port))
             door.listen(BACKLOG)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise NotConfigured(f"Port {port} on {host} cannot be used ({reason}): choose another --port.") from None
+            raise NotConfigured(
+                f"Port {port} on {host} cannot be used ({error.strerror}): choose another --port, or --host."
+            ) from None
         yield door

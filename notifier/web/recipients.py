@@ -197,9 +197,11 @@ class _Import:
             reader.problems.append(Problem(f"{pointer}/topic", "is mandatory and needs no grant; leave it out"))
         elif grant.channel not in topic.defaults:
             reader.problems.append(Problem(f"{pointer}/channel", "the topic has no such channel; leave it out"))
-        if grant.granted_at > datetime.now(UTC):
+        basis, ends = Basis.EXPRESS, None
+        if grant.granted_at > datetime.now(UTC):  # from there a term may lead behind the last day of the calendar
             reader.problems.append(Problem(f"{pointer}/granted_at", "lies in the future; say when they agreed"))
-        basis, ends = _basis(grant, pointer, reader)
+        else:
+            basis, ends = _basis(grant, pointer, reader)
         return Grant(grant.topic, grant.channel, grant.granted_at, self._proof(grant.evidence), ends, basis)
 
     def _no(self, no: WithdrawalBody, pointer: str, reader: Reader) -> No:

@@ -54,7 +54,13 @@ def create_app(app: App) -> FastAPI:
         await api.state.keys.close()
 
     api = FastAPI(
-        title="Notifier", version=VERSION, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Notifier",
+        version=VERSION,
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # behind a proxy it would lead to plain http, and a POST with its key after it
     )
     api.state.notifier = app
     api.state.keys = Keys(app.database)

@@ -114,8 +114,10 @@ class Upload:
 
         """
         lines = cut(stream, quoted=True)
-        first = await anext(lines, (0, b""))
-        header = first[1] if isinstance(first[1], bytes) else b""
+        header = b""
+        async for _, first in lines:  # not `anext` with a default: of nothing at all CPython 3.11 makes a SystemError
+            header = first if isinstance(first, bytes) else b""
+            break
         column = Column.described(header, allow_test=self.allow_test)
         list_id = await self.transact(lambda c: self.lists.begin(c, name))
         batch: list[tuple[int, bytes | Bad]] = []

@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,47 @@ def test_a_command_that_cannot_be_carried_out_says_so_in_one_sentence(environmen
     assert notifier(environment, "keys", "create", "x", "--scope", "everything").returncode == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("api", "--port", "70000"),
+        ("inbound", "--port", "-1"),
+        ("sandbox", "--http-port", "65536"),
+        ("sandbox", "--http-port", "0", "--smtp-port", "65536"),
+        ("up", "--port", "70000"),
+        ("api", "--port", "0", "--host", "nowhere.invalid"),
+        ("sandbox", "--http-port", "0", "--host", "nowhere.invalid"),
+        ("keys", "create", b"a\xff", "--scope", "read"),
+        ("consent", "show", b"a\xff"),
+        ("suppressions", "add", "ann@example.test", "--why", b"a\xff"),
+        ("suppressions", "list", "--limit", "9" * 20),
+    ],
+)
+def test_what_cannot_be_is_refused_without_a_traceback(environment, words) -> None:
+    done = notifier(environment, *words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Unknown error" not in done.stderr
+
+
+def test_a_worker_without_a_place_for_its_journal_names_the_setting(environment) -> None:
+    done = notifier(environment | {"NOTIFIER_STATE_DIR": "/dev/null/state"}, "worker", "--lane", "marketing")
+    assert done.returncode == 2
+    assert "NOTIFIER_STATE_DIR: /dev/null/state/journals cannot be written (Not a directory)" in done.stderr
+
+
+def test_an_api_that_could_keep_no_stop_names_the_setting(environment) -> None:
+    nowhere = {"NOTIFIER_STATE_DIR": "/dev/null/state", "NOTIFIER_TWILIO_AUTH_TOKENS": "t" * 32}
+    done = notifier(environment | nowhere, "api", "--port", "0")
+    assert done.returncode == 2
+    assert "NOTIFIER_STATE_DIR: /dev/null/state/replies cannot be written (Not a directory)" in done.stderr
+
+
+def test_a_preview_that_cannot_be_written_is_one_sentence(environment) -> None:
+    done = notifier(environment, "templates", "preview", "password-reset", "--out", "/dev/null/previews")
+    assert (done.returncode, done.stderr) == (1, "notifier: /dev/null/previews: Not a directory\n")
+
+
 def test_an_empty_database_is_named_as_what_it_is(environment, postgres) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE bare")
@@ -90,6 +132,34 @@ def test_an_empty_database_is_named_as_what_it_is(environment, postgres) -> None
         connection.execute("DROP DATABASE bare WITH (FORCE)")
     assert listed.returncode == 2
     assert "notifier migrate" in listed.stderr
+
+
+def test_a_scheduler_that_breaks_ends_so_that_it_is_started_again(environment, postgres) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE unmigrated")
+    try:
+        done = notifier(environment | {"DATABASE_URL": postgres.url.replace("/postgres?", "/unmigrated?")}, "scheduler")
+    finally:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE unmigrated WITH (FORCE)")
+    assert done.returncode == 75
+    assert '"error": "UndefinedTable"' in done.stderr
+    assert "scheduler.gives_up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_start_that_waits_for_a_silent_database_can_be_stopped(environment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/x"
+        command = [sys.executable, "-m", "notifier.cli", "api", "--port", "0"]
+        with subprocess.Popen(command, env=environment | {"DATABASE_URL": url}, stderr=subprocess.DEVNULL) as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                try:
+                    assert process.wait(30) == 130
+                finally:
+                    process.kill()
 
 
 def test_a_taken_port_is_one_sentence(environment, server) -> None:

@@ -523,6 +523,9 @@ async def test_an_operator_reads_the_report_and_writes_the_table_to_a_file(world
     assert printed.stdout_bytes == written.read_bytes()
     nowhere = await typed("report", campaign, "--csv", tmp_path / "no" / "report.csv")
     assert (nowhere.exit_code, "No such file" in nowhere.stderr) == (1, True)
+    before = written.read_bytes()
+    assert (await typed("report", uuid.uuid4(), "--csv", written)).exit_code == 1
+    assert written.read_bytes() == before
     assert (await typed("report", uuid.uuid4())).exit_code == 1
 
 

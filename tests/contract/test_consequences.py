@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from notifier.dispatch.consequences import Consequences
+from notifier.dispatch.devices import Devices, Registration
+from notifier.dispatch.replies import Replies, Reply
 from notifier.dispatch.sweep import Sweep
+from notifier.domain.recipients import Hasher
 from notifier.journal import boot_id
+from notifier_channels.addresses import Platform
 from notifier_channels.contract import Ambiguous, BadAddress, Channel, OptedOut, Receipt
+from notifier_channels.sms.keywords import Keyword
 from tests.contract.test_deliver import Bell
-from tests.world import MANDATORY, TRANSACTIONAL, Scripted, World, claim
+from tests.world import KEYS, MANDATORY, TRANSACTIONAL, Scripted, World, claim
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +56,23 @@ async def test_a_stop_at_the_provider_is_written_for_every_holder_of_the_number(
     assert states == {waiting: ("cancelled", "withdrawn:all/sms"), mail: ("queued", None)}
 
 
+async def test_a_stop_that_is_written_down_after_the_start_is_over(world):
+    """The answer is older than the START, when the database was away or a dead worker's journal is read."""
+    people = await world.people(1)
+    numbers = await world.phones(people)
+    [message] = await world.queue(people, by=Channel.SMS, to=numbers)
+    async with world.worker({Channel.SMS: Scripted()}) as deliver:
+        permitted = await deliver._gate(await claim(deliver))
+        phone = permitted[0].address
+        replies = Replies(world.database, world.hasher, world.templates.topics, "Acme", "acme.test", "en")
+        for said in (Keyword.STOP, Keyword.START):
+            await replies(Reply(f"SM-{said}", phone, said, str(said), is_answered=True, provider="twilio"))
+        await deliver._settle(permitted, {message: STOPPED}, {})
+    assert await world.states([message]) == [("suppressed", "opted_out_at_provider:21610")]
+    assert await world.one("SELECT array_agg(granted ORDER BY number) FROM consent_events") == [False, True]
+    assert await world.one(BLOCKS) is None
+
+
 async def share(world: World, number, person) -> None:
     """Another person with the same number."""
     await world.execute(
@@ -83,6 +107,24 @@ async def test_a_dead_device_is_removed_and_the_others_of_the_person_stay(world)
     assert await world.one("SELECT array_agg(id) FROM addresses WHERE channel = 'push' AND removed_at IS NULL") == [
         devices[1]
     ]
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+async def test_a_device_that_registers_before_a_late_no_is_written_down_stays(world, is_moved):
+    """The answer is older than the registration, when the database was away or a dead worker's journal is read."""
+    people = await world.people(2)
+    [device] = await world.devices(people[:1])
+    [message] = await world.queue(people[:1], by=Channel.PUSH, to=[device])
+    async with world.worker({Channel.PUSH: Scripted()}) as deliver:
+        permitted = await deliver._gate(await claim(deliver))
+        hasher = Hasher({"k2": b"k" * 32, **KEYS})  # rotated meanwhile: who takes the device over has it under k2
+        said = Registration(permitted[0].address, Platform.WEB)
+        kept = (await Devices(world.database, hasher).register(str(people[is_moved]), said)).device.id
+        changed = replace(deliver, consequences=Consequences(hasher, world.templates.topics))
+        await changed._settle(permitted, {message: BadAddress("UNREGISTERED")}, {})
+    assert await world.states([message]) == [("failed", "bad_address:UNREGISTERED")]
+    assert await world.one("SELECT array_agg(address_id) FROM devices") == [kept]
+    assert await world.one(BLOCKS) is None
 
 
 async def test_what_waits_for_a_dead_device_is_refused_and_says_why(world):

@@ -40,6 +40,32 @@ def test_a_migration_that_finds_a_table_held_changes_nothing_and_says_so(postgre
         server.execute("DROP DATABASE held WITH (FORCE)")
 
 
+@pytest.mark.parametrize(
+    ("statement", "user", "said"),
+    [
+        ("SELECT", "somebody", "may not change the schema"),
+        ("ALTER DATABASE other SET default_transaction_read_only = on", "notifier", "takes no writes"),
+        (
+            "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('9999')",
+            "notifier",
+            "of a newer version",
+        ),
+    ],
+)
+def test_a_database_that_cannot_be_migrated_is_explained(postgres, statement, user, said):
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute("CREATE DATABASE other")
+        server.execute("CREATE ROLE somebody LOGIN")
+        try:
+            with psycopg.connect(postgres.url.replace("/postgres?", "/other?"), autocommit=True) as other:
+                other.execute(statement)
+            with pytest.raises(ConnectionError, match=said):
+                migrate(f"host={postgres.sockets} dbname=other user={user}")
+        finally:
+            server.execute("DROP DATABASE other WITH (FORCE)")
+            server.execute("DROP ROLE somebody")
+
+
 def test_valkey_is_clean(redis_url):
     import redis
 

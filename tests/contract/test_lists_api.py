@@ -138,6 +138,12 @@ async def test_a_first_line_that_names_no_column_is_explained_and_makes_no_list(
     assert await api.count("lists") == 0
 
 
+async def test_nothing_at_all_is_explained_as_well(api: Api) -> None:
+    answer = await upload(api, "")
+    assert answer.status_code == 422
+    assert "must name the columns" in answer.text
+
+
 async def test_a_list_may_be_empty(api: Api) -> None:
     made = await uploaded(api, "id")
     assert (made["is_ready"], made["report"]["people"], made["report"]["lines"]) == (True, 0, 0)

@@ -196,6 +196,19 @@ async def test_a_no_through_the_product_after_a_stop_is_not_brought_back_by_a_st
     assert not await allowed(town, bob)
 
 
+async def test_a_page_that_sends_all_of_its_switches_after_a_stop_keeps_the_yes_that_stands_among_them(replies, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await replies(reply(Keyword.STOP))
+    ledger = Ledger(town.database, Look(HASHER, TOPICS))
+    news, everything = Change("topic:newsletter", "sms", granted=True), Change("all", "sms", granted=False)
+    await ledger.change(f"user-{ann.hex}", Said([news]))
+    changed = [await ledger.change(f"user-{ann.hex}", Said([news, everything])) for _ in range(2)]
+    assert [len(one.numbers) for one in changed] == [2, 0]
+    assert await allowed(town, ann, "newsletter")
+    assert not await allowed(town, ann)
+
+
 async def test_start_ends_an_opt_out_that_the_provider_knew_of(replies, town):
     ann = await town.person()
     await town.phone(ann, PHONE)
@@ -384,6 +397,18 @@ async def test_a_start_that_waited_does_not_end_a_stop_that_came_after_it(kept, 
     await replies(reply(Keyword.START))
     assert await allowed(town, ann)
     assert await blocks(town) == []
+
+
+async def test_a_stop_that_waited_does_not_make_an_older_one_of_what_was_said_since(kept, wire, replies, town):
+    ann = await town.person()
+    await town.phone(ann, PHONE)
+    await in_an_outage(wire, kept, reply(Keyword.STOP))
+    start = reply(Keyword.START)  # waits on yet another machine
+    await replies(reply(Keyword.STOP))
+    await kept.catch_up()
+    assert await replies(start) is None
+    assert not await allowed(town, ann)
+    assert await blocks(town) == ["stop"]
 
 
 async def test_a_message_that_comes_again_after_an_outage_is_answered_once(kept, wire):

@@ -159,7 +159,7 @@ def conforms_as_answer(method: str, status: str, path: str, answer: Any) -> None
     jsonschema.validate(answer, {**shape, "additionalProperties": False, "required": sorted(shape["properties"])})
 
 
-@pytest.mark.parametrize("sender", [SENDER, SERVICE, "Acme"])
+@pytest.mark.parametrize("sender", [SENDER, SERVICE, "Acme", "MG Garage"])
 async def test_request_and_answer_are_as_published(stand_in: StandIn, sender: str):
     provider = provider_at(stand_in.url, sender)
     await sent(provider, [text_to(NUMBERS["ann"], "Grüße & 100 % + ~ 😜\n=")], Notebook())

@@ -174,6 +174,19 @@ async def test_a_stop_that_twilio_knows_of_reaches_our_ledger(service):
     assert await service.town.rows("SELECT reason FROM suppressions") == [{"reason": "stop"}]
 
 
+async def test_a_late_report_of_a_stop_does_not_take_back_the_start_that_came_after_it(service):
+    ann, message = await a_text(service)
+    await call(service, "/hooks/twilio/inbound", said("STOP", "SM7"))
+    await call(service, "/hooks/twilio/inbound", said("START", "SM8"))
+    await call(service, status_path(service, message), fares("failed", ErrorCode="21610"))
+    assert [line["granted"] for line in await service.town.ledger(ann)] == [False, True]
+    assert await service.town.rows("SELECT 1 FROM suppressions WHERE lifted_at IS NULL") == []
+    assert await service.town.state(message) == "bounced"
+    later = await service.town.message(ann, "orders", "accepted", "sms")
+    await call(service, status_path(service, later), fares("failed", "SM9", ErrorCode="21610"))  # it holds there
+    assert [line["granted"] for line in await service.town.ledger(ann)] == [False, True, False]
+
+
 async def test_a_status_for_a_message_that_is_gone_is_not_asked_for_again(service):
     from tests.servers.town import new_id
 

@@ -9,7 +9,6 @@ import pytest
 from fastapi import APIRouter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from notifier.domain.access import ApiKey, Scope
 from notifier.store import keys
@@ -216,17 +215,6 @@ async def test_a_body_that_never_comes_is_given_up(api: Api, monkeypatch) -> Non
     assert response["status"] == 408
 
 
-async def test_an_upload_whose_sender_goes_away_is_no_mistake_of_ours(api: Api) -> None:
-    with capture_logs() as logs:
-        for path in ("/v1/recipients/import", "/v1/lists"):
-            answer = await Raw(api).post(path, [b"id\nann\n", GONE], b"text/csv", b"name=x")
-            assert "status" not in answer
-    assert logs == []
-
-
-GONE = object()
-
-
 class Raw:
     """Speaks ASGI, for what a client library would not do."""
 
@@ -234,9 +222,7 @@ class Raw:
         self.app = api.web
         self.headers = [(b"authorization", api.client.headers["authorization"].encode())]
 
-    async def post(
-        self, path: str, pieces: list[object], media_type: bytes = b"application/json", query: bytes = b""
-    ) -> dict:
+    async def post(self, path: str, pieces: list[bytes | None]) -> dict:
         waiting = iter(pieces)
         answer = {"body": b""}
 
@@ -244,8 +230,6 @@ class Raw:
             piece = next(waiting)
             if piece is None:
                 await asyncio.Event().wait()
-            if piece is GONE:
-                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": piece, "more_body": True}
 
         async def send(message):
@@ -260,8 +244,8 @@ class Raw:
             "method": "POST",
             "path": path,
             "raw_path": path.encode(),
-            "query_string": query,
-            "headers": [*self.headers, (b"content-type", media_type), (b"idempotency-key", b"k")],
+            "query_string": b"",
+            "headers": [*self.headers, (b"content-type", b"application/json"), (b"idempotency-key", b"k")],
             "server": ("n", 80),
             "client": ("c", 1),
             "scheme": "http",
@@ -321,6 +305,72 @@ async def test_every_refusal_is_a_problem(api: Api) -> None:
         assert response.status_code == status, path
         assert response.headers["content-type"] == "application/problem+json"
         assert response.json().keys() >= {"type", "title", "status"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/recipients/user-17", "GET, PUT"),
+        ("PUT", "/v1/campaigns", "GET, POST"),
+        ("POST", "/v1/messages/17", "GET"),
+        ("DELETE", "/u/x", "GET, HEAD, POST, OPTIONS"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_the_address_takes(api: Api, method, path, allowed) -> None:
+    response = await api.client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["/v1/notifications/", "/v1/recipients/user-17/", "/docs/"])
+async def test_nothing_redirects(api: Api, path) -> None:
+    response = await api.client.get(path)
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("GET", "/v1/events?limit=0", None, "`limit` in the URL must be at least 1"),
+        ("GET", "/v1/lists?limit=x", None, "`limit` in the URL must be a whole number"),
+        ("GET", "/v1/campaigns?limit=1.5", None, "`limit` in the URL must be a whole number"),
+        ("GET", "/v1/suppressions?before=" + "9" * 30, None, "`before` in the URL must be at most 9223372036854775807"),
+        ("GET", "/v1/suppressions?lifted=maybe", None, "`lifted` in the URL must be true or false"),
+        ("PUT", "/v1/recipients/" + "x" * 256, {}, "`id` in the URL must have at most 255 characters"),
+        ("PUT", "/v1/recipients/x", {"locale": "x" * 36}, "must have at most 35 characters"),
+        ("PUT", "/v1/recipients/x/preferences", {"preferences": []}, "must have at least 1 items"),
+        ("PUT", "/v1/recipients/x/preferences", {"preferences": "no"}, "must be a list"),
+        ("PUT", "/v1/recipients/x/preferences", {"preferences": {}}, "must be a list"),
+        (
+            "PUT",
+            "/v1/recipients/x/preferences",
+            {"preferences": [{"scope": "all", "channel": "any", "granted": 0}]},
+            "must be true or false",
+        ),
+        ("POST", "/v1/audiences/count", {"audience": {}, "sample": 1.5}, "must be a whole number"),
+        ("POST", "/v1/audiences/count", {"audience": {}, "sample": "many"}, "must be a whole number"),
+    ],
+)
+async def test_a_value_of_another_form_is_told_the_form(api: Api, method, path, body, detail) -> None:
+    response = await api.client.request(method, path, json=body)
+    assert response.status_code == 422
+    assert [error["detail"] for error in response.json()["errors"]] == [detail]
+
+
+async def test_who_breaks_off_their_own_body_is_no_mistake_of_ours(api: Api, capsys) -> None:
+    told = []
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        told.append(message)
+
+    for method, path, type_ in (("POST", "/v1/lists", b"text/csv"), ("POST", "/u/x", b"text/plain")):
+        headers = [(b"authorization", api.client.headers["authorization"].encode()), (b"content-type", type_)]
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"name=x"}
+        await api.web(scope | {"headers": headers, "root_path": "", "http_version": "1.1"}, gone, send)
+    assert told == []
+    assert "api.broke" not in capsys.readouterr().out
 
 
 # Reading back ---------------------------------------------------------------------------------------------------------

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from enum import StrEnum
 from uuid import UUID
 
 import psycopg
@@ -20,8 +24,9 @@ from notifier.dispatch import posting
 from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.posting import Answer, Post
 from notifier.dispatch.webhooks import LEASE, Webhooks
+from notifier.domain import events
 from notifier.domain.access import Scope
-from notifier.domain.events import Position
+from notifier.domain.events import EventType, Position
 from notifier.domain.webhooks import Signer
 from notifier.errors import Conflict, InvalidInput, NotFound
 from notifier.store import webhooks
@@ -31,6 +36,7 @@ from tests.world import KEYS, MARKETING, World
 pytestmark = pytest.mark.anyio
 
 SIGNER = Signer(KEYS)
+NEW = {"MESSAGE_READ": "message.read"}  #: a type that a later release knows
 ENDPOINTS = Endpoints(SIGNER, is_production=False, writes_events=True)
 
 
@@ -106,6 +112,23 @@ async def test_what_had_happened_before_is_not_told_and_only_the_types_that_were
         await tell(world)
         assert [event.type for event in receiver.events] == ["preference.updated"]
         assert other.events == []
+
+
+async def test_who_asked_for_all_hears_of_what_a_later_release_can_tell_as_well(world, monkeypatch):
+    async with receiving() as receiver, receiving() as messages, receiving() as one:
+        await add(world, receiver)
+        await add(world, messages, "message.*")
+        await add(world, one, "message.delivered")
+        later = StrEnum("EventType", {name: str(kind) for name, kind in EventType.__members__.items()} | NEW)
+        for module in (events, webhooks):
+            monkeypatch.setattr(module, "EventType", later)
+        await world.execute("INSERT INTO outbox (type, recipient_id) VALUES ('message.read', gen_random_uuid())")
+        await tell(world)
+        assert [[event.type for event in who.events] for who in (receiver, messages, one)] == [
+            ["message.read"],
+            ["message.read"],
+            [],
+        ]
 
 
 async def test_the_same_event_has_the_same_id_in_the_api_and_in_a_webhook(api):
@@ -233,6 +256,40 @@ async def test_after_three_days_it_is_given_up_and_listed_and_can_be_sent_again(
         assert await world.one("SELECT count(*) FROM webhook_deliveries") == 0
 
 
+async def test_one_that_waits_for_hours_is_sent_again_at_once_when_that_is_asked(world):
+    async with receiving(answer=lambda _event: 500) as receiver:
+        endpoint = await add(world, receiver)
+        await happen(world)
+        await tell(world)
+        await world.execute("UPDATE webhook_endpoints SET paused_until = '-infinity'")
+        receiver.answer = lambda _event: 204
+        async with world.database.connection() as c:
+            await ENDPOINTS.replay(c, endpoint, event=receiver.events[0].id)
+        await tell(world)
+        assert [event.id for event in receiver.events] == [receiver.events[0].id] * 2
+
+
+@pytest.mark.parametrize("room", [webhooks.PLANNED_AT_ONCE, 3])
+async def test_what_waited_at_an_endpoint_that_was_disabled_for_long_is_replayed_with_three_days_before_it(
+    world, monkeypatch, room
+):
+    monkeypatch.setattr(webhooks, "PLANNED_AT_ONCE", room)
+    async with receiving(answer=lambda _event: 410) as receiver:
+        endpoint = await add(world, receiver)
+        await happen(world, 3)
+        await tell(world)
+        await world.execute(
+            "UPDATE webhook_deliveries SET planned_at = now() - interval '4 days', due_at = now() + interval '6 hours'"
+        )
+        receiver.answer = lambda _event: 500
+        async with world.database.connection() as c:
+            await ENDPOINTS.replay(c, endpoint, after=str(Position()))
+        await tell(world)
+        async with world.database.connection() as c:
+            [standing] = await ENDPOINTS.all(c)
+        assert (len(receiver.events), standing.waiting, standing.given_up) == (6, 3, 0)
+
+
 async def test_410_ends_it_until_it_is_replayed(world):
     async with receiving(answer=lambda _event: 410) as receiver:
         endpoint = await add(world, receiver)
@@ -250,6 +307,21 @@ async def test_410_ends_it_until_it_is_replayed(world):
         await tell(world)
         assert len({event.id for event in receiver.events}) == 2
         assert len(receiver.events) == 4
+
+
+async def test_what_was_taken_beside_a_410_is_not_sent_again(world):
+    async with receiving(answer=lambda event: 410 if event.sequence % 2 else 204) as receiver:
+        endpoint = await add(world, receiver)
+        await happen(world, 4)
+        await tell(world)
+        [last] = [event.id for event in receiver.events if event.sequence == 4]
+        receiver.answer = lambda _event: 204
+        async with world.database.connection() as c:
+            assert [one.endpoint.disabled_why for one in await ENDPOINTS.all(c)] == ["gone"]
+            await ENDPOINTS.replay(c, endpoint, after=last)
+        await hurry(world)
+        await tell(world)
+        assert sorted(event.sequence for event in receiver.events) == [1, 1, 2, 3, 3, 4]
 
 
 async def test_an_endpoint_whose_key_is_gone_is_disabled_and_said_so(world):
@@ -353,6 +425,22 @@ async def test_planning_stops_where_there_is_no_room(world, monkeypatch):
         assert len({event.id for event in receiver.events}) == 12
 
 
+async def test_what_a_newer_release_has_planned_and_this_one_does_not_know_holds_up_nothing(world):
+    """As after a step back to the release before."""
+    async with receiving(answer=lambda _event: 500) as receiver:
+        await add(world, receiver)
+        await happen(world, 2)
+        await tell(world)
+        await world.execute("UPDATE outbox SET type = 'message.read' WHERE number = (SELECT min(number) FROM outbox)")
+        receiver.answer = lambda _event: 204
+        await hurry(world)
+        with capture_logs() as logs:
+            await tell(world)
+        assert sorted(event.sequence for event in receiver.events) == [1, 2, 2]
+        assert logs == []
+        assert await world.one("SELECT array_agg(number) FROM webhook_deliveries WHERE given_up_at IS NULL") == [1]
+
+
 async def test_what_has_left_the_outbox_is_dropped(world):
     async with receiving(answer=lambda _event: 500) as receiver:
         await add(world, receiver)
@@ -414,6 +502,29 @@ async def test_a_try_at_a_name_that_cannot_be_is_counted_so_that_it_is_given_up_
     assert await world.one("SELECT (tries, code)::text FROM webhook_deliveries") == "(1,refused_url)"
 
 
+async def test_names_that_nobody_answers_for_leave_the_process_its_threads(monkeypatch):
+    """A look-up cannot be broken off; the sweep waits for a thread every second."""
+    loop, asked, answered = asyncio.get_running_loop(), asyncio.Semaphore(0), threading.Event()
+
+    def unanswered(*_, **__):
+        loop.call_soon_threadsafe(asked.release)
+        answered.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    loop.set_default_executor(own := ThreadPoolExecutor(2))
+    async with Post("http://hooks.example/", is_production=False) as post:
+        tries = [asyncio.create_task(post({}, b"{}")) for _ in range(2)]
+        try:
+            for _ in tries:
+                await asked.acquire()
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "swept"), 5) == "swept"
+        finally:
+            answered.set()
+        assert await asyncio.gather(*tries) == [Answer("name")] * 2
+    own.shutdown()
+
+
 async def test_plain_http_is_refused_in_production_even_if_it_was_stored(world):
     async with receiving() as receiver, Post(receiver.url, is_production=True) as post:
         assert await post({}, b"{}") == Answer("refused_url")
@@ -436,6 +547,17 @@ async def test_a_name_that_is_bound_anew_is_connected_to_where_it_was_checked(wo
             assert await post({}, b"{}") == Answer("refused_address")
         assert asked == ["rebinding.invalid"] * 2
         assert f"Host: rebinding.invalid:{receiver.port}\r\n" in receiver.heads[0]
+
+
+async def test_of_several_addresses_the_one_where_somebody_listens_is_reached():
+    """`localhost` is also ::1, and a receiver mostly listens on one of them."""
+    async with receiving(secret=SIGNER.secret(UUID(int=1), "k1")) as receiver:
+        many = resolver(["::1", "127.0.0.2", "127.0.0.1"], ["127.0.0.2", "::1"])
+        url = f"http://hooks.example:{receiver.port}/"
+        async with Post(url, is_production=False, resolve=many) as post:
+            assert await post({}, b"{}") == Answer("401")  # it was reached, and unsigned
+            assert await post({}, b"{}") == Answer("connect")
+        assert receiver.forged == 1
 
 
 async def test_a_proxy_of_the_environment_is_not_asked(monkeypatch):
@@ -481,6 +603,29 @@ async def test_a_long_answer_is_not_read_to_its_end():
         receiver._take = take
         async with Post(receiver.url, is_production=False) as post:
             assert await post({}, b"{}") == Answer("200")
+
+
+async def test_a_2xx_counts_although_its_end_never_comes(world, monkeypatch):
+    """Else an event that was taken would be sent again for three days."""
+    monkeypatch.setattr(posting, "LINGER", 0.01)
+    async with receiving(answer=lambda _event: b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n") as receiver:
+        await add(world, receiver)
+        await happen(world)
+        await tell(world)
+        assert len(receiver.events) == 1
+        assert await world.one("SELECT count(*) FROM webhook_deliveries") == 0
+
+
+async def test_what_an_answer_wants_to_be_remembered_is_not(world):
+    """Cookies would be sent along with every event, and be more with each answer."""
+    async with receiving(
+        answer=lambda event: b"HTTP/1.1 204 X\r\nSet-Cookie: n%d=x\r\n\r\n" % event.sequence
+    ) as receiver:
+        await add(world, receiver)
+        await happen(world, 20)
+        await tell(world)
+        assert len(receiver.events) == 20
+        assert not any("\r\ncookie:" in head.lower() for head in receiver.heads)
 
 
 # Endpoints ------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from notifier.embedded import Postgres, Valkey, locked
+from notifier.errors import NotConfigured
 from notifier.supervise import Instance
 from notifier.supervise.supervisor import Ports, environment_of
 from tests.places import place_for_servers
@@ -340,6 +341,16 @@ def test_a_state_directory_from_before_gets_the_secrets_that_it_has_not(tmp_path
     assert environment["NOTIFIER_TWILIO_ACCOUNT_SID"].startswith("AC")
     assert stat.S_IMODE((tmp_path / "secrets.env").stat().st_mode) == 0o600
     assert told(tmp_path) == environment
+
+
+def test_secrets_that_somebody_has_edited_are_read_or_the_line_is_named(tmp_path):
+    made = Instance(tmp_path).secrets()
+    path = tmp_path / "secrets.env"
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    assert Instance(tmp_path).secrets() == made
+    path.write_text(path.read_text() + "# mine\n")
+    with pytest.raises(NotConfigured, match=rf"secrets.env: line {2 * len(made) + 1} is not written like NAME=value"):
+        Instance(tmp_path).secrets()
 
 
 def test_an_account_of_ones_own_is_used_alone(tmp_path):

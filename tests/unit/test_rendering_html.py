@@ -144,10 +144,11 @@ BEHIND = '<a href="{% if y is defined %}https://lamps.test/{% endif %}{{ x }}">x
 TURNS = '<a href="{% for a in items %}https://lamps.test/{{ a }}{% endfor %}{{ x }}">x</a>'
 COMMENT = """{# it's theirs #}<a href="{{ x }}">don't</a> {{ items|length }}"""
 REMARK = """<a href="{# it's #}{{ x }}{# theirs, isn't it #}">x</a>"""
+SHOWN = """{% raw %}{{ '{% endraw %}<a href="{{ x }}">x</a> {{ items|length }} it's"""
 IMAGE = '<img alt="" src="{{ x|trim }}">'
 
 
-@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, ELSE, BEHIND, TURNS, COMMENT, REMARK, IMAGE])
+@pytest.mark.parametrize("html", [LINK, CHOSEN, MACRO, OUTLOOK, ELSE, BEHIND, TURNS, COMMENT, REMARK, SHOWN, IMAGE])
 @pytest.mark.parametrize(
     "target",
     [
@@ -171,6 +172,14 @@ def test_a_link_from_data_that_is_no_web_address_is_never_sent(tmp_path: Path, h
     with pytest.raises(TemplateError) as caught:
         look(templates, {"x": target, "items": []})
     assert "evil" not in str(caught.value)
+
+
+def test_a_page_that_shows_braces_loads_whatever_stands_behind_them(tmp_path: Path) -> None:
+    row = '<td class="a">it\'s</td>'
+    shown = f"<p>{{% raw %}}{{{{ x {{% endraw %}}</p><table><tr>{row * 50}</tr></table>"
+    html = look(load(tmp_path, files(shown)), {"x": "1", "items": []}).html
+    assert html is not None
+    assert ("{{ x " in html, html.count("it's")) == (True, 50)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,19 @@ def test_a_sound_folder_loads_with_its_topics_channels_and_expiry(tmp_path: Path
     assert set(templates.topics) == {"orders", "news"}
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+
+    def guarded(path: Path, *how: str) -> str:
+        if path.name == "email.subject.j2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *how)
+
+    monkeypatch.setattr(Path, "read_text", guarded)
+    with pytest.raises(TemplateError, match=r"letter/en/email.subject.j2 cannot be read \(Permission denied\)"):
+        load(tmp_path, LETTER)
+
+
 @pytest.mark.parametrize(
     ("changes", "names"),
     [

@@ -285,3 +285,11 @@ def test_preview_estimates_what_a_text_message_costs(run: CliRunner, monkeypatch
     assert done.exit_code == 1
     assert "NOTIFIER_SMS_SEGMENT_PRICE" in done.output
     assert "cheap" not in done.output
+
+
+def test_check_fails_where_there_is_nothing_to_check(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFIER_TEMPLATES_DIR", str(write(tmp_path, {"topics.toml": LETTER["topics.toml"]})))
+    done = run.invoke(app, ["templates", "check"])
+    assert (done.exit_code, "there is no template there: see NOTIFIER_TEMPLATES_DIR" in done.output) == (1, True)

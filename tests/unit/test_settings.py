@@ -47,6 +47,40 @@ def test_an_example_value_does_not_reach_production(environment, name):
         settings.load()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "hunter2"),
+        ("DATABASE_URL", "mysql://notifier:hunter2@host/notifier"),
+        ("DATABASE_URL", "postgresql://notifier:hunter2@host/notifier?nonsense=1"),
+        ("REDIS_URL", "hunter2"),
+        ("REDIS_URL", "redis://:hunter2@host:port/0"),
+        ("NOTIFIER_PUBLIC_URL", "hunter2"),
+        ("NOTIFIER_PUBLIC_URL", "https://"),
+        ("NOTIFIER_PUBLIC_URL", "https://host:port"),
+        ("NOTIFIER_PUBLIC_URL", "https://host/hunter2?a=b"),
+        ("NOTIFIER_LIST_DOMAIN", "hunter2 lists.example.com"),
+        ("NOTIFIER_INBOUND_DOMAIN", "hunter2@in.example.com"),
+        ("NOTIFIER_DEFAULT_TIMEZONE", "Mars/Hunter2"),
+        ("NOTIFIER_DEFAULT_TIMEZONE", "../hunter2"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named_with_how_to_write_it_and_never_repeated(environment, name, value):
+    environment.setenv(name, value)
+    with pytest.raises(NotConfigured, match=f"^{name}: .*write it like") as problem:
+        settings.load()
+    assert "hunter2" not in str(problem.value).lower()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://a:5432,b:5432/notifier?target_session_attrs=read-write", "host=/run/postgresql dbname=notifier"],
+)
+def test_whatever_libpq_reads_is_a_database(environment, url):
+    environment.setenv("DATABASE_URL", url)
+    assert settings.load().database_url.get_secret_value() == url
+
+
 @pytest.mark.parametrize("keys", ["", "k1:short", "k1", "k1:" + "x" * 32 + ",k1:" + "y" * 32])
 def test_keys_that_cannot_be_used_are_refused_without_being_repeated(environment, keys):
     environment.setenv("NOTIFIER_LINK_KEYS", keys)

@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from notifier.domain.consent import ANY, ConsentEvent, Default, Topic, judge
+from notifier.domain.consent import ANY, ConsentEvent, Default, Rule, Topic, judge
 from notifier.domain.feedback import advance, proves_nobody_there
 from notifier.domain.messages import NEXT, Category, State
+from notifier.domain.standing import Change, may_overrule
 from notifier.domain.withdrawals import lasts_until, may_be_undone, standing, still_undoable, was_undone
 from notifier_channels.contract import Channel, EventKind
 
@@ -19,6 +20,7 @@ TOPICS = {
     "orders": Topic("orders", Category.TRANSACTIONAL, {Channel.EMAIL: Default.OPT_OUT, Channel.SMS: Default.OPT_OUT}),
     "security": Topic("security", Category.TRANSACTIONAL, {Channel.EMAIL: Default.OPT_OUT}, mandatory=True),
 }
+FOR_A_WHILE = ConsentEvent(2, "marketing", ANY, True, START + timedelta(days=1), START + timedelta(days=2))
 scopes = st.sampled_from(["topic:news", "topic:offers", "topic:orders", "marketing", "all"])
 wires = st.sampled_from(["email", "sms"])
 channels = st.sampled_from(["email", "sms", ANY])
@@ -95,6 +97,18 @@ def test_a_no_is_not_undone_by_a_lasting_yes_where_a_yes_for_a_while_has_run_out
         ConsentEvent(2, "all", "sms", True, START + timedelta(days=1), START + timedelta(days=2)),
     ]
     assert not may_be_undone(events, "all", "sms", None, NOW)
+
+
+@settings(max_examples=400)
+@given(ledgers(), scopes, channels)
+@example([ConsentEvent(1, "marketing", ANY, False, START), FOR_A_WHILE], "topic:news", "email")
+def test_a_yes_that_may_overrule_no_no_brings_back_nothing_that_was_refused(events, scope, channel):
+    yes = said(events, scope, channel, granted=True)
+    assume(not may_overrule(Change(scope, channel, granted=True), yes.occurred_at, events))
+    for topic in TOPICS.values():
+        for one in topic.defaults:
+            refused = judge(topic, one, events, yes.occurred_at)[1].rule is Rule.WITHDRAWN
+            assert not (refused and judge(topic, one, [*events, yes], yes.occurred_at)[0])
 
 
 def test_an_undo_outlasts_no_yes_that_held_a_wider_no_down_for_a_while():

@@ -9,6 +9,7 @@ status callback or by `look_up`. The same API carries WhatsApp, with `whatsapp:`
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,7 @@ from notifier_channels.sms.transport import Account, outcome_of, transport
 if TYPE_CHECKING:
     from twilio.rest.api.v2010.account.message import MessageInstance, MessageList
 
+SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")  #: a Messaging Service; a name may begin so, too
 LONGEST_VALIDITY = 36_000  #: seconds, Twilio's own default
 MOST_LISTED = 200  #: messages of one number that are looked through
 CLOCKS_DIFFER = timedelta(seconds=10)  #: ours and Twilio's
@@ -72,7 +74,7 @@ class TwilioProvider:
         except ImportError:
             raise MissingExtra("Text messages need Twilio's SDK: install notifier-dispatch[sms].") from None
         self._account = account
-        self._from = {"messaging_service_sid" if sender.startswith("MG") else "from_": sender}
+        self._from = {"messaging_service_sid" if SERVICE.fullmatch(sender) else "from_": sender}
         self._senders = frozenset({sender, *other_senders})
         self._pace = pace
         self._name = name
