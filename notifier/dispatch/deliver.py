@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeAlias, cast
 from uuid import UUID
@@ -67,6 +67,7 @@ class Batch:
 
     channel: Channel
     claimed: Sequence[Claimed] | PlannedBatch
+    is_probe: bool = False  #: whether the provider, which is paused, takes anything again
 
     @property
     def size(self) -> int:
@@ -108,6 +109,9 @@ class Deliver:
         await self._wait_for_room(batch)
         permitted = await self._gate(batch.claimed)
         outgoing, spoiled = self.compose(permitted)
+        if batch.is_probe and not outgoing:  # expired, deferred, refused, spoiled: nothing was tried with it
+            async with self.database.connection() as c:
+                await providers.give_probe_back(c, self.providers[batch.channel].name)
         outcomes = await self._send(batch.channel, permitted, outgoing)
         await self._settle(permitted, outcomes, spoiled)
         others = _not_taken(outcomes)
@@ -125,15 +129,28 @@ class Deliver:
     async def _claim(self, rung: Sequence[UUID], turn: int, hand: ExitStack) -> Batch | None:
         """A batch of what is due. Every other turn what campaigns planned comes first: neither waits for the other."""
         async with self.database.connection() as c:
-            limits = await self._open_channels(c)
+            limits, paused = await self._open_channels(c)
             for channel in self.turns.order(await self._waiting(c, limits)):
                 if not self.turns.may_take(channel):
                     continue
                 with ExitStack() as tried:
                     tried.enter_context(self.turns.held(channel))
-                    if batch := await self._claim_on(c, channel, rung, limits[channel], turn):
+                    claim = self._claim_probe if channel in paused else self._claim_on
+                    if batch := await claim(c, channel, rung, limits[channel], turn):
                         hand.push(tried.pop_all())
                         return batch
+        return None
+
+    async def _claim_probe(
+        self, c: Connection, channel: Channel, rung: Sequence[UUID], limit: int, turn: int
+    ) -> Batch | None:
+        """When a pause runs out, one process tries that provider with one message."""
+        name = self.providers[channel].name
+        if not await providers.take_probe(c, name, retry.PROBE_AFTER):
+            return None
+        if batch := await self._claim_on(c, channel, rung, limit, turn):
+            return replace(batch, is_probe=True)
+        await providers.give_probe_back(c, name)
         return None
 
     async def _waiting(self, c: Connection, limits: Mapping[Channel, int]) -> Collection[Channel]:
@@ -178,20 +195,17 @@ class Deliver:
             return batch
         return await messages.claim_suspect(c, self.lane, self.worker, channel)
 
-    async def _open_channels(self, c: Connection) -> dict[Channel, int]:
-        """The channels whose provider is not paused, and the largest batch of each.
-
-        When a pause runs out, one process tries that provider with one message.
-        """
-        paused = {row["provider"] for row in await providers.paused(c)}
-        sizes = {
-            channel: await self.throttles[channel].most(min(self.batch_size, one.most_at_once))
-            for channel, one in self.providers.items()
-        }
+    async def _open_channels(self, c: Connection) -> tuple[dict[Channel, int], set[Channel]]:
+        """The channels that may be claimed for, with the largest batch of each; and those whose pause has run out."""
+        pauses = {row["provider"]: row["has_run_out"] for row in await providers.paused(c)}
+        sizes: dict[Channel, int] = {}
         for channel, provider in self.providers.items():
-            if provider.name in paused and await providers.take_probe(c, provider.name, retry.PROBE_AFTER):
-                return {channel: PROBE_BATCH}
-        return {channel: size for channel, size in sizes.items() if self.providers[channel].name not in paused}
+            if provider.name not in pauses:
+                most = min(self.batch_size, provider.most_at_once)
+                sizes[channel] = await self.throttles[channel].most(most)
+            elif pauses[provider.name]:
+                sizes[channel] = PROBE_BATCH
+        return sizes, {channel for channel in sizes if self.providers[channel].name in pauses}
 
     # Gate -------------------------------------------------------------------------------------------------------------
 

@@ -67,7 +67,11 @@ async def that_carried(c: Connection, messages: Collection[UUID]) -> dict[tuple[
 
 async def paused(c: Connection) -> list[Row]:
     """All pauses, for the claim and for an operator's eyes."""
-    return await rows(c, "SELECT provider, code, detail, since, paused_until FROM provider_pauses ORDER BY provider")
+    return await rows(
+        c,
+        "SELECT provider, code, detail, since, paused_until, paused_until <= clock_timestamp() AS has_run_out"
+        " FROM provider_pauses ORDER BY provider",
+    )
 
 
 async def take_probe(c: Connection, provider: str, lasting: timedelta) -> bool:
@@ -79,3 +83,12 @@ async def take_probe(c: Connection, provider: str, lasting: timedelta) -> bool:
         (lasting, provider),
     )
     return bool(found)
+
+
+async def give_probe_back(c: Connection, provider: str) -> None:
+    """The probe has tried nothing: the next message may. A pause that was prolonged meanwhile stands."""
+    await c.execute(
+        "UPDATE provider_pauses SET paused_until = clock_timestamp()"
+        " WHERE provider = %s AND paused_until <= clock_timestamp() + %s",
+        (provider, PROBE_AFTER),
+    )

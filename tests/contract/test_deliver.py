@@ -328,6 +328,51 @@ async def test_a_relay_that_cannot_be_reached_is_left_alone_for_a_moment_and_cos
     assert await world.one("SELECT sum(tries) FROM messages") == 1
 
 
+async def test_a_probe_is_not_spent_on_what_comes_to_no_try_so_that_an_outage_ends_with_the_provider_back(world):
+    """At the head of the queue stands what has expired while the relay was away: one of it a probe took for ever."""
+    expired = await world.queue(await world.people(3, prefix="late"))
+    spoiled, *others = await world.queue(await world.people(3, prefix="good"))
+    relay = Scripted(lambda *_: Unavailable("connect", "refused", is_away=True))
+    async with world.worker(relay) as deliver:
+        await deliver(())
+        await world.execute("UPDATE messages SET due_at = now() - interval '1 second'")
+        await world.execute("UPDATE messages SET due_at = now() - interval '2 s' WHERE id = %s", spoiled)
+        await world.execute("UPDATE notifications SET data = '{}' WHERE id = %s", spoiled)
+        await world.execute(
+            "UPDATE messages SET due_at = now() - interval '3 s', expires_at = now() WHERE id = ANY(%s)", expired
+        )
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
+        relay.script = take
+        await deliver(())
+    assert await world.states(expired) == [("expired", "expired")] * 3
+    assert await world.states([spoiled]) == [("failed", "render:template")]
+    assert await world.states(others) == [("accepted", None)] * 2
+    assert await world.one("SELECT count(*) FROM provider_pauses") == 0
+
+
+async def test_a_probe_that_was_given_back_does_not_shorten_a_pause_that_was_reported_meanwhile(world):
+    async with world.database.connection() as c:
+        await providers.pause(c, Pause("scripted", "30034", "reported", timedelta(minutes=10)))
+        await providers.give_probe_back(c, "scripted")
+    assert await world.one("SELECT paused_until > now() + interval '9 minutes' FROM provider_pauses")
+
+
+async def test_a_channel_whose_pause_has_run_out_and_for_which_nothing_waits_keeps_nobodys_ring(world):
+    texts = Scripted(lambda *_: Misconfigured("20003"), name="texts")
+    async with world.worker({Channel.EMAIL: Scripted(), Channel.SMS: texts}) as deliver:
+        people = await world.people(1)
+        await world.queue(people, by=Channel.SMS, to=await world.phones(people))
+        await deliver(())
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
+        mails = await world.queue(people)
+        await deliver(mails)
+        assert await world.states(mails) == [("accepted", None)]
+        await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
+        texts.script = take
+        await deliver(())
+    assert await world.one("SELECT count(*) FROM messages WHERE state = 'accepted'") == 2
+
+
 def test_a_relay_url_that_is_wrong_names_the_setting_and_not_its_value():
     keys = "k1:" + "k" * 32
     settings = Settings(
