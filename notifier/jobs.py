@@ -29,6 +29,7 @@ IDS_PER_JOB = 500
 RINGS_UNDER_WAY = 64  #: more than these, with Redis slow or away, are dropped: `sweep` rings again
 RINGS_AT_ONCE = 8  #: unanswered rings that a lane may have; a worker that hears one empties the lane by itself
 SOCKET_TIMEOUT = 5.0  #: seconds
+TAKES_RINGS = "notifier:takes-rings"  #: what is written to see whether anything can be
 #: How often a worker asks Redis, also while it is at work: 50 times a second takes a twentieth of a core. dramatiq's
 #: default of a second would cost a password reset 140 ms at the median; a campaign's first mail may wait a little.
 LISTEN_MS = {Lane.TRANSACTIONAL: 20, Lane.MARKETING: 200}
@@ -77,13 +78,17 @@ class Jobs:
             self._ringer.submit(self._enqueue, lane, [id_.hex for id_ in ids[start : start + IDS_PER_JOB]])
 
     def waiting(self, lane: Lane) -> int | None:
-        """How many rings nobody has heard yet; None when Redis does not answer. Blocks: call it in a thread.
+        """How many rings nobody has heard yet; None when Redis takes none. Blocks: call it in a thread.
 
-        The broker's own `qsize` also counts what dead workers had fetched, until its maintenance comes by: after a few
-        kills nobody would ring any more.
+        One that is full, cannot save to its disk or has become a replica still answers questions, but no ring gets
+        through: so it is asked with a write. The broker's own `qsize` also counts what dead workers had fetched, until
+        its maintenance comes by: after a few kills nobody would ring any more.
         """
         try:
-            return cast("int", self._broker.client.llen(f"{self._broker.namespace}:{lane}"))
+            with self._broker.client.pipeline(transaction=False) as pipe:
+                pipe.set(TAKES_RINGS, 1, px=60_000)
+                pipe.llen(f"{self._broker.namespace}:{lane}")
+                return cast("int", pipe.execute()[1])
         except redis.RedisError:
             return None
 
