@@ -34,4 +34,4 @@ async def write(c: Connection, outcomes: Sequence[Settled]) -> None:
 
 def _may_have_moved_on(one: Settled) -> bool:
     """Something may be reported of this attempt; or, while it was under way, of an earlier one that it repeats."""
-    return one.settlement.state in events.TAKEN or (one.settlement.state is State.QUEUED and one.n > 1)
+    return one.settlement.state in events.TAKEN or (one.settlement.state in (State.QUEUED, State.FAILED) and one.n > 1)

@@ -32,7 +32,7 @@ class State(StrEnum):
     ACCEPTED = "accepted"  #: feedback
     DELIVERED = "delivered"  #: feedback
     UNKNOWN = "unknown"  #: sweep (reconcile, the one repeat), feedback, a late receipt
-    FAILED = "failed"  #: an operator (replay)
+    FAILED = "failed"  #: an operator (replay), feedback (an earlier try was taken)
     SUPPRESSED = "suppressed"  #: nobody
     EXPIRED = "expired"  #: nobody
     CANCELLED = "cancelled"  #: nobody
@@ -49,7 +49,7 @@ NEXT: dict[State, frozenset[State]] = {
     State.UNKNOWN: frozenset({State.ACCEPTED, State.FAILED, State.QUEUED}),
     State.ACCEPTED: frozenset({State.DELIVERED, State.BOUNCED, State.COMPLAINED, State.QUEUED}),
     State.DELIVERED: frozenset({State.BOUNCED, State.COMPLAINED}),
-    State.FAILED: frozenset({State.QUEUED}),
+    State.FAILED: frozenset({State.QUEUED, State.ACCEPTED}),
     State.SUPPRESSED: frozenset(),
     State.EXPIRED: frozenset(),
     State.CANCELLED: frozenset(),

@@ -103,13 +103,14 @@ NOT (e.kind NOT IN ('delivered', 'complained') AND EXISTS (
     AND (s.state = 'bounced' OR s.state = 'superseded' AND e.kind = 'bounced')))
 """
 
-# Whoever reports on a message has taken it, so that its repeat need not leave. It may do so up to the gate; the attempt
-# reported on is in doubt, or was superseded by a try that was not taken; or it had bounced.
+# Whoever reports on a message has taken it, so that its repeat need not leave. It may do so up to the gate, and after
+# the repeat has failed; the attempt reported on is in doubt, or was superseded by a try that was not taken; or it had
+# bounced.
 _BELIEVE = f"""
 UPDATE messages m SET state = 'accepted', reason = NULL, due_at = NULL, worker_id = NULL, claims = 0
 WHERE m.id = ANY(%s)
   AND (m.state = 'unknown' AND EXISTS (SELECT FROM delivery_events e WHERE e.message_id = m.id AND {_COUNTS})
-       OR m.state IN ('queued', 'claimed') AND EXISTS (
+       OR m.state IN ('queued', 'claimed', 'failed') AND EXISTS (
            SELECT FROM delivery_events e JOIN attempts a USING (message_id)
            WHERE e.message_id = m.id AND a.n = COALESCE(e.attempt, a.n)
              AND (a.state = 'bounced' OR m.repeated AND a.state IN ('unknown', 'superseded')) AND {_COUNTS}))

@@ -14,10 +14,20 @@ import pytest
 
 from notifier.dispatch.explain import stories_of
 from notifier.dispatch.feedback import Feedback
+from notifier.dispatch.replay import replay
 from notifier.domain import explanation
 from notifier.store import orphans
 from notifier.store.database import Database
-from notifier_channels.contract import Again, Ambiguous, Channel, DeliveryEvent, EventKind, Receipt, Unavailable
+from notifier_channels.contract import (
+    Again,
+    Ambiguous,
+    Channel,
+    DeliveryEvent,
+    EventKind,
+    Receipt,
+    Rejected,
+    Unavailable,
+)
 from tests.world import MARKETING, Scripted, World, claim, take
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +258,75 @@ async def test_the_repeat_of_a_doubt_may_come_back_as_well(house):
     await house.report(message, BOUNCED, 2, TWICE)
     assert await house.state(message) == ("queued", "came_back:30003")
     assert await house.attempts(message) == ["superseded", "bounced"]
+
+
+async def in_doubt_once(house) -> UUID:
+    """A message whose first try is in doubt, and whose repeat is due."""
+    house.provider.script = lambda *_: Ambiguous("lost")
+    message = await house.sent()
+    await house.pass_by(timedelta(minutes=1))
+    await house.world.database.transact(lambda c: orphans.repeat_unknown(c, [Channel.EMAIL], 9))
+    return message
+
+
+async def replayed(house, message) -> int:
+    """An operator queues it, if it has failed, and it is due: how many more times it was handed to the provider."""
+    async with house.world.database.connection() as c:
+        await replay(c, [message], 50.0)
+    before = len(house.provider.sent)
+    await house.pass_by(timedelta(minutes=1))
+    await house.deliver()
+    return len(house.provider.sent) - before
+
+
+@pytest.mark.parametrize("kind", [SENT, DELIVERED])
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_a_repeat_that_was_refused_does_not_hide_that_the_first_was_taken_and_no_replay_doubles_it(
+    house, kind, is_early
+):
+    """The report of the first comes while the second is on the wire, or after that was refused."""
+    message = await in_doubt_once(house)
+
+    class Refusing(Scripted):
+        async def send(self, batch, witness):  # noqa: ARG002
+            for one in batch:
+                self.sent.append(one)
+                if is_early:
+                    await house.report(message, kind, 1)
+                yield one.id, Rejected("554")
+
+    house.provider = Refusing()
+    await house.deliver()
+    if not is_early:
+        assert await house.state(message) == ("failed", "rejected:554")
+        await house.report(message, kind, 1)
+    assert await house.state(message) == ("accepted" if kind is SENT else "delivered", None)
+    assert await house.attempts(message) == ["accepted", "refused"]
+    assert await replayed(house, message) == 0
+
+
+async def test_what_came_back_was_refused_the_next_time_and_arrived_after_all_is_delivered(house):
+    message = await house.sent()
+    await house.report(message, BOUNCED, 1, TWICE)
+    await house.pass_by(HALF_AN_HOUR)
+    house.provider.script = lambda *_: Rejected("554")
+    await house.deliver()
+    assert await house.state(message) == ("failed", "rejected:554")
+    await house.report(message, SENT, 1)
+    assert await house.state(message) == ("failed", "rejected:554")
+    await house.report(message, DELIVERED, 1)
+    assert await house.state(message) == ("delivered", None)
+
+
+async def test_a_report_that_the_first_came_back_leaves_it_failed_and_a_replay_sends_it(house):
+    message = await in_doubt_once(house)
+    house.provider.script = lambda *_: Rejected("554")
+    await house.deliver()
+    await house.report(message, BOUNCED, 1)
+    assert await house.state(message) == ("failed", "rejected:554")
+    house.provider.script = take
+    assert await replayed(house, message) == 1
+    assert await house.state(message) == ("accepted", None)
 
 
 async def test_the_gate_decides_anew(house):
