@@ -46,7 +46,12 @@ async def _replay_page(c: Connection, ids: Sequence[UUID], rate: float, done: Re
         await messages.lock(c, ids)
         stand = {row["id"]: row for row in await replays.standing(c, ids)}
         judged: Mapping[UUID, Left | None] = {
-            id_: why_left(State(row["state"]), has_expired=row["has_expired"], is_taken_over=row["is_taken_over"])
+            id_: why_left(
+                State(row["state"]),
+                has_expired=row["has_expired"],
+                is_called_back=row["is_called_back"],
+                is_taken_over=row["is_taken_over"],
+            )
             for id_, row in stand.items()
         }
         going = [id_ for id_, why in judged.items() if why is None]

@@ -13,10 +13,11 @@ class Left(StrEnum):
     UNKNOWN = "nobody knows whether the provider took it: a repeat could arrive twice"
     NOT_FAILED = "only what has failed is replayed"
     EXPIRED = "it has expired meanwhile"
+    CALLED_BACK = "product code has cancelled its notification"
     TAKEN_OVER = "another channel has taken its place"
 
 
-def why_left(state: State, *, has_expired: bool, is_taken_over: bool) -> Left | None:
+def why_left(state: State, *, has_expired: bool, is_called_back: bool, is_taken_over: bool) -> Left | None:
     """None: it may be queued. `is_taken_over`: a later channel of its route went, or is about to."""
     if state is State.UNKNOWN:
         return Left.UNKNOWN
@@ -24,4 +25,6 @@ def why_left(state: State, *, has_expired: bool, is_taken_over: bool) -> Left | 
         return Left.NOT_FAILED
     if has_expired:
         return Left.EXPIRED
+    if is_called_back:
+        return Left.CALLED_BACK
     return Left.TAKEN_OVER if is_taken_over else None

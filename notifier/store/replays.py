@@ -75,6 +75,8 @@ async def standing(c: Connection, ids: Sequence[UUID]) -> list[Row]:
     return await rows(
         c,
         "SELECT m.id, m.state, m.expires_at <= statement_timestamp() AS has_expired, EXISTS ("
+        "  SELECT 1 FROM notifications n WHERE n.id = m.notification_id AND n.cancelled_at IS NOT NULL)"
+        " AS is_called_back, EXISTS ("
         "  SELECT 1 FROM notifications n JOIN messages f ON f.id = ANY(n.message_ids)"
         f"  WHERE n.id = m.notification_id AND {_TAKES_OVER}"
         "  UNION ALL SELECT 1 FROM messages f WHERE f.campaign_id = m.campaign_id AND f.recipient_id = m.recipient_id"

@@ -17,7 +17,7 @@ from notifier.dispatch import reporting
 from notifier.dispatch.replay import replay, replay_all
 from notifier.domain.messages import Lane, State
 from notifier.domain.replay import Left, why_left
-from notifier.store import planning, replays
+from notifier.store import notifications, planning, replays
 from notifier.store.replays import Which
 from notifier_channels.contract import BadAddress, Channel, Rejected
 from tests.world import MANDATORY, TRANSACTIONAL, Scripted, World, new_id, take
@@ -147,16 +147,26 @@ async def test_what_has_not_failed_is_left_as_it_is(world, state):
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("has_expired", [True, False])
+@pytest.mark.parametrize("is_called_back", [True, False])
 @pytest.mark.parametrize("is_taken_over", [True, False])
-async def test_nothing_goes_again_but_what_has_failed_and_is_still_wanted(state, has_expired, is_taken_over):
-    why = why_left(state, has_expired=has_expired, is_taken_over=is_taken_over)
-    assert (why is None) == (state is State.FAILED and not has_expired and not is_taken_over)
+async def test_nothing_goes_again_but_what_has_failed_and_is_still_wanted(
+    state, has_expired, is_called_back, is_taken_over
+):
+    why = why_left(state, has_expired=has_expired, is_called_back=is_called_back, is_taken_over=is_taken_over)
+    assert (why is None) == (state is State.FAILED and not (has_expired or is_called_back or is_taken_over))
 
 
 async def test_what_has_expired_is_left(world):
     (id_,) = await fail(world, await world.people(1))
     await world.execute("UPDATE messages SET expires_at = now()")
     assert (await replayed(world, id_)).left == {id_: Left.EXPIRED}
+    assert await world.states([id_]) == [("failed", "rejected:554")]
+
+
+async def test_what_product_code_has_cancelled_since_it_failed_is_left(world):
+    (id_,) = await fail(world, await world.people(1))
+    await world.database.transact(lambda c: notifications.cancel(c, id_, [id_]))
+    assert (await replayed(world, id_)).left == {id_: Left.CALLED_BACK}
     assert await world.states([id_]) == [("failed", "rejected:554")]
 
 
