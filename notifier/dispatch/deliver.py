@@ -42,13 +42,16 @@ from notifier.store.messages import Claimed, Settled, Taken
 from notifier.telemetry import where
 from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import (
+    BadAddress,
     Channel,
     Content,
     Misconfigured,
+    OptedOut,
     Outcome,
     Outgoing,
     Provider,
     Receipt,
+    Rejected,
     Withheld,
 )
 
@@ -57,6 +60,8 @@ log = structlog.get_logger(__name__)
 AnyProvider: TypeAlias = Provider[Any]  #: each channel's provider takes content of its own kind
 
 PROBE_BATCH = 1  #: what a paused provider is tried again with
+#: What says nothing of the provider, like a message that expired or could not be rendered: the probe goes to the next.
+OF_THE_MESSAGE = (Rejected, BadAddress, OptedOut, Withheld)
 LOOK_UP = 0.5  #: seconds between looks at whether the process is told to stop
 SETTLE_AGAIN = 0.5  #: seconds between tries to write outcomes while the database is away
 
@@ -109,11 +114,11 @@ class Deliver:
         await self._wait_for_room(batch)
         permitted = await self._gate(batch.claimed)
         outgoing, spoiled = self.compose(permitted)
-        if batch.is_probe and not outgoing:  # expired, deferred, refused, spoiled: nothing was tried with it
-            async with self.database.connection() as c:
-                await providers.give_probe_back(c, self.providers[batch.channel].name)
         outcomes = await self._send(batch.channel, permitted, outgoing)
         await self._settle(permitted, outcomes, spoiled)
+        if batch.is_probe and all(isinstance(one, OF_THE_MESSAGE) for one in outcomes.values()):
+            async with self.database.connection() as c:
+                await providers.give_probe_back(c, self.providers[batch.channel].name)
         others = _not_taken(outcomes)
         told = sum(map(asks_to_slow, others.values()))
         await self.throttles[batch.channel].learn(len(outcomes) - len(others), told)

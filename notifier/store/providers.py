@@ -86,7 +86,7 @@ async def take_probe(c: Connection, provider: str, lasting: timedelta) -> bool:
 
 
 async def give_probe_back(c: Connection, provider: str) -> None:
-    """The probe has tried nothing: the next message may. A pause that was prolonged meanwhile stands."""
+    """The probe has proven nothing: the next message may. A pause that was prolonged meanwhile stands."""
     await c.execute(
         "UPDATE provider_pauses SET paused_until = clock_timestamp()"
         " WHERE provider = %s AND paused_until <= clock_timestamp() + %s",

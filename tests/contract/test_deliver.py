@@ -328,26 +328,41 @@ async def test_a_relay_that_cannot_be_reached_is_left_alone_for_a_moment_and_cos
     assert await world.one("SELECT sum(tries) FROM messages") == 1
 
 
-async def test_a_probe_is_not_spent_on_what_comes_to_no_try_so_that_an_outage_ends_with_the_provider_back(world):
+async def test_a_probe_is_not_spent_on_what_proves_nothing_so_that_an_outage_ends_with_the_provider_back(world):
     """At the head of the queue stands what has expired while the relay was away: one of it a probe took for ever."""
     expired = await world.queue(await world.people(3, prefix="late"))
-    spoiled, *others = await world.queue(await world.people(3, prefix="good"))
+    spoiled, refused, *others = await world.queue(await world.people(4, prefix="good"))
     relay = Scripted(lambda *_: Unavailable("connect", "refused", is_away=True))
     async with world.worker(relay) as deliver:
         await deliver(())
         await world.execute("UPDATE messages SET due_at = now() - interval '1 second'")
         await world.execute("UPDATE messages SET due_at = now() - interval '2 s' WHERE id = %s", spoiled)
+        await world.execute("UPDATE messages SET due_at = now() - interval '1.5 s' WHERE id = %s", refused)
         await world.execute("UPDATE notifications SET data = '{}' WHERE id = %s", spoiled)
         await world.execute(
             "UPDATE messages SET due_at = now() - interval '3 s', expires_at = now() WHERE id = ANY(%s)", expired
         )
         await world.execute("UPDATE provider_pauses SET paused_until = now()")
-        relay.script = take
+        relay.script = lambda one, witness: Rejected("554") if one.id == refused else take(one, witness)
         await deliver(())
     assert await world.states(expired) == [("expired", "expired")] * 3
-    assert await world.states([spoiled]) == [("failed", "render:template")]
+    assert await world.states([spoiled, refused]) == [("failed", "render:template"), ("failed", "rejected:554")]
     assert await world.states(others) == [("accepted", None)] * 2
     assert await world.one("SELECT count(*) FROM provider_pauses") == 0
+
+
+async def test_a_probe_that_is_put_off_is_not_followed_by_another_at_once(world):
+    await world.queue(await world.people(3))
+    relay = Scripted(lambda *_: Unavailable("connect", "refused", is_away=True))
+    async with world.worker(relay) as deliver:
+        await deliver(())
+        await world.execute("UPDATE messages SET due_at = now()")
+        await world.execute("UPDATE provider_pauses SET paused_until = now()")
+        relay.sent.clear()
+        relay.script = lambda *_: RateLimited("421", timedelta(minutes=1))
+        await deliver(())
+    assert len(relay.sent) == 1
+    assert await world.one("SELECT count(*) FROM provider_pauses WHERE paused_until > now() + interval '20 s'") == 1
 
 
 async def test_a_probe_that_was_given_back_does_not_shorten_a_pause_that_was_reported_meanwhile(world):
