@@ -225,7 +225,7 @@ class Deliver:
     async def _send(
         self, channel: Channel, permitted: Sequence[Permitted], batch: Sequence[Outgoing[Content]]
     ) -> dict[UUID, Outcome]:
-        """Hand the channel the batch; whatever it leaves without an outcome gets one from the witness."""
+        """Hand the channel the batch; the witness has the last word, and the only one where the channel has none."""
         if not batch:
             return {}
         provider = self.providers[channel]
@@ -241,7 +241,7 @@ class Deliver:
             log.warning("batch.cut_off", provider=provider.name, left=len(batch) - len(outcomes))
         except Exception as error:  # noqa: BLE001  # a channel that breaks its contract leaves doubt
             log.error("channel.broken", provider=provider.name, error=type(error).__name__, at=where(error))
-        return {one.id: outcomes.get(one.id) or witness.outcome_of(one.id) for one in batch}
+        return {one.id: witness.outcome_of(one.id, outcomes.get(one.id)) for one in batch}
 
     # Settle -----------------------------------------------------------------------------------------------------------
 

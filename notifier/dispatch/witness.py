@@ -19,7 +19,7 @@ import structlog
 from notifier.domain.consent import ANY, Topic
 from notifier.journal import Journal
 from notifier.store.consent import Heard
-from notifier_channels.contract import Ambiguous, Channel, MessageId, Outcome, Unavailable
+from notifier_channels.contract import Ambiguous, Channel, MessageId, Outcome, Unavailable, Withheld
 
 log = structlog.get_logger(__name__)
 
@@ -106,8 +106,15 @@ class BatchWitness:
         except OSError as error:
             log.error("journal.not_written", error=error.strerror)
 
-    def outcome_of(self, message: MessageId) -> Outcome:
-        """What became of a message that the channel gave no outcome for, because it was cut off."""
+    def outcome_of(self, message: MessageId, said: Outcome | None = None) -> Outcome:
+        """What became of a message: what the channel `said`, or, when it was cut off before, what is known here.
+
+        What was held back because nothing can be written down has to wait: released, it would be back in no time.
+        """
+        if self.is_deaf and isinstance(said, Withheld):
+            return Unavailable("not_written")
+        if said is not None:
+            return said
         if message in self.answers:
             return self.answers[message]
         return Ambiguous("cut_off") if message in self.committed else Unavailable("cut_off")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import re
 from dataclasses import dataclass, replace
@@ -468,6 +469,26 @@ async def test_what_waits_for_the_throttle_has_no_intent_and_a_shutdown_does_not
         deliver.hold.closing = True
         await delivering
     assert await world.states(ids) == [("accepted", None)] * 2
+
+
+async def test_what_cannot_be_written_down_is_not_sent_and_waits_before_it_is_tried_again(world, monkeypatch):
+    """Released at once, it was claimed again in a tight loop, with an attempt each time."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ids = await world.queue(await world.people(3))
+    provider = Scripted()
+    async with world.worker(provider) as deliver:
+        with monkeypatch.context() as patched:
+            patched.setattr(Journal, "before", full)
+            await asyncio.wait_for(deliver(()), 30)
+        assert await world.states(ids) == [("queued", "unavailable:not_written")] * 3
+        assert await world.attempts(ids[0]) == [(1, "not_taken")]
+        assert await world.one("SELECT min(due_at) > now() + interval '1 s' FROM messages")
+        await world.execute("UPDATE messages SET due_at = now()")
+        await deliver(())
+    assert await world.states(ids) == [("accepted", None)] * 3
 
 
 async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world):
