@@ -80,7 +80,7 @@ async def standing(c: Connection, ids: Sequence[UUID]) -> list[Row]:
         "  SELECT 1 FROM notifications n JOIN messages f ON f.id = ANY(n.message_ids)"
         f"  WHERE n.id = m.notification_id AND {_TAKES_OVER}"
         "  UNION ALL SELECT 1 FROM messages f WHERE f.campaign_id = m.campaign_id AND f.recipient_id = m.recipient_id"
-        f"  AND f.is_test = m.is_test AND {_TAKES_OVER}) AS is_taken_over"
+        f"  AND NOT f.is_test AND NOT m.is_test AND {_TAKES_OVER}) AS is_taken_over"
         " FROM messages m WHERE m.id = ANY(%(ids)s) ORDER BY m.id",
         {"ids": list(ids), "going": _GOING},
     )

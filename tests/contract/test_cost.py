@@ -7,7 +7,7 @@ import pytest
 
 from notifier.domain.events import EventType, Position
 from notifier.domain.messages import Lane
-from notifier.store import consent, messages, orphans, outbox
+from notifier.store import consent, messages, orphans, outbox, replays
 from notifier.store.consent import NewEvent
 from notifier.store.database import Database
 from notifier_channels.contract import Channel
@@ -52,6 +52,14 @@ async def test_what_is_due_is_read_and_nothing_else(world):
     await world.queue(people[:5], MARKETING)
     await world.queue(people, MARKETING, due=60)
     assert await rows_read(world, LOOKS["count"]) == 5
+
+
+async def test_to_replay_a_message_all_others_of_its_person_are_not_read(world):
+    """A monitor's account has a million of them."""
+    person = (await world.people(1)) * 200
+    [failed, *_] = await world.queue(person, MARKETING)
+    await world.execute("ANALYZE messages")
+    assert await rows_read(world, lambda c: replays.standing(c, [failed])) <= 2
 
 
 async def test_to_tell_of_a_no_the_adopted_of_others_are_not_read(world):
