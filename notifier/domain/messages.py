@@ -97,5 +97,5 @@ class Ids:
 
 
 def first_id(at: datetime) -> UUID:
-    """No id that was made at that instant or later is smaller."""
-    return UUID(int=int(at.timestamp() * 1000) << 80)
+    """No id that was made at that instant or later is smaller. None was made before 1970."""
+    return UUID(int=max(int(at.timestamp() * 1000), 0) << 80)

@@ -288,6 +288,7 @@ async def test_what_has_failed_is_counted_by_template_channel_and_reason(world, 
         ["2", "email", TRANSACTIONAL, "rejected:554", "1", "expired"],
         ["1", "email", MANDATORY, "rejected:554"],
     ]
+    assert (await run("failed", "--since", "1066-10-14T00:00Z")).stdout == done.stdout
     assert (await run("failed", "--since", "2026-01-01T00:00Z", "--channel", "push")).stdout == (
         "Nothing of this kind has failed.\n"
     )
