@@ -31,12 +31,16 @@ TOGETHER = 0.1  #: seconds of a rate that are reserved at once
 REMEMBERED = 900_000  #: milliseconds for which a shared value that nobody changes is kept
 TRIES = 3  #: at changing one that others change at the same moment
 
+# Beside the instant stands when it was written: a clock that was set back since takes the instant along. Else all who
+# share the rate would wait until it is again as late as it was.
 _RESERVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local free = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
+local free, written = string.match(redis.call('GET', KEYS[1]) or '0 0', '(%S+) (%S+)')
+free = math.max(free - math.max(written - now, 0), now)
 local cost = tonumber(ARGV[1])
-redis.call('SET', KEYS[1], string.format('%.3f', free + cost), 'PX', math.ceil(free + cost - now) + 1000)
+local held = string.format('%.3f %.3f', free + cost, now)
+redis.call('SET', KEYS[1], held, 'PX', math.ceil(free + cost - now) + 1000)
 return string.format('%.3f', free - now)
 """
 

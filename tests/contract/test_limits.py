@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import redis
 
 from notifier import limits
 from notifier.domain.messages import Lane
@@ -33,6 +34,17 @@ async def test_a_message_of_three_segments_takes_three_places(two):
     bucket = Bucket(SENDER, 0.1)
     await two[0].reserve(bucket, 3)
     assert 29 < await two[1].reserve(bucket, 1) <= 30
+
+
+async def test_a_clock_that_is_set_back_by_an_hour_makes_nobody_wait_for_an_hour(two, redis_url):
+    """As it was written by a clock that went an hour ahead; what was reserved then is still waited for."""
+    bucket = Bucket(SENDER, 0.1)
+    await two[0].reserve(bucket, 2)
+    with redis.Redis.from_url(redis_url) as ahead:
+        instants = [float(one) + 3_600_000 for one in ahead.get(bucket.key).split()]
+        ahead.set(bucket.key, " ".join(map(str, instants)))
+    assert 19 < await two[1].reserve(bucket, 1) <= 20
+    assert 29 < await two[0].reserve(bucket, 1) <= 30
 
 
 async def test_each_sender_has_a_rate_of_its_own(two):
