@@ -196,10 +196,14 @@ class Misconfigured:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """The witness said no: not one byte that could be accepted has left."""
+    """The witness said no, or its time was over (`EXPIRED`): not one byte that could be accepted has left."""
 
     code: str = "withheld"
     detail: str = ""
+
+
+EXPIRED = Withheld("expired")
+"""It has expired by this machine's clock, while it waited for its turn."""
 
 
 Outcome: TypeAlias = (

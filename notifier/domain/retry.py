@@ -9,6 +9,7 @@ from typing import assert_never
 from notifier.domain.consent import SuppressionReason
 from notifier.domain.messages import AttemptState, Category, State
 from notifier_channels.contract import (
+    EXPIRED,
     Again,
     Ambiguous,
     BadAddress,
@@ -85,7 +86,9 @@ def settle(outcome: Outcome, message: Tried, now: datetime, jitter: float) -> Se
                 State.QUEUED, AttemptState.NOT_TAKEN, f"misconfigured:{code}", due_at=due, pauses_provider=True
             )
         case Withheld():
-            return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "released", due_at=now)
+            # This machine's clock may be ahead of the gate's, which is the database's: sooner, it would be let through.
+            due = max(message.expires_at, now) if outcome == EXPIRED else now
+            return Settlement(State.QUEUED, AttemptState.NOT_TAKEN, "released", due_at=due)
         case _:
             assert_never(outcome)
 

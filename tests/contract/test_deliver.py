@@ -31,6 +31,7 @@ from notifier.store.database import AWAY, Database
 from notifier.store.providers import Pause
 from notifier.throttles import ProviderThrottle
 from notifier_channels.contract import (
+    EXPIRED,
     Ambiguous,
     BadAddress,
     Channel,
@@ -469,6 +470,19 @@ async def test_what_waits_for_the_throttle_has_no_intent_and_a_shutdown_does_not
         deliver.hold.closing = True
         await delivering
     assert await world.states(ids) == [("accepted", None)] * 2
+
+
+async def test_where_the_clock_is_ahead_what_a_channel_takes_for_expired_is_not_tried_again_and_again(world):
+    """By the database's clock it has an hour: the gate lets it through, and the channel holds it back, without end."""
+    ids = await world.queue(await world.people(2), expires=timedelta(hours=1))
+    provider = Scripted(lambda *_: EXPIRED)
+    async with world.worker(provider) as deliver:
+        await asyncio.wait_for(deliver(()), 30)
+        assert [await world.attempts(id_) for id_ in ids] == [[(1, "not_taken")]] * 2
+        assert await world.one("SELECT bool_and(due_at = expires_at) FROM messages")
+        await world.execute("UPDATE messages SET due_at = now(), expires_at = now()")
+        await deliver(())
+    assert await world.states(ids) == [("expired", "expired")] * 2
 
 
 async def test_what_cannot_be_written_down_is_not_sent_and_waits_before_it_is_tried_again(world, monkeypatch):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from notifier_channels.addresses import Platform
 from notifier_channels.contract import (
+    EXPIRED,
     Address,
     MessageId,
     Misconfigured,
@@ -153,7 +154,7 @@ class FcmProvider:
         while waiting and len(made) < most:
             outgoing = waiting.popleft()
             if outgoing.expires_at <= now:  # the gate writes down why it was not sent
-                settled.append((outgoing, Withheld("expired")))
+                settled.append((outgoing, EXPIRED))
             elif (refused := refusal(outgoing.content) or row.refused(outgoing)) is not None:
                 settled.append((outgoing, refused))
             else:

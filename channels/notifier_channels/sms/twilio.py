@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from notifier_channels.contract import (
+    EXPIRED,
     Ambiguous,
     Doubt,
     MessageId,
@@ -165,7 +166,7 @@ class TwilioProvider:
     async def _try(self, outgoing: Outgoing[SmsContent], sending: TextSending) -> None:
         left = (outgoing.expires_at - datetime.now(UTC)).total_seconds()
         if left <= 0:  # while it waited for its turn; the gate writes down why it was not sent
-            sending.settle(outgoing, Withheld("expired"))
+            sending.settle(outgoing, EXPIRED)
             return
         validity = max(1, min(int(left), LONGEST_VALIDITY))  # Twilio advises 5 and more, but later it is worth nothing
         if not sending.may_commit(outgoing):
