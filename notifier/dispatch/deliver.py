@@ -239,7 +239,9 @@ class Deliver:
                     outcomes[message] = outcome  # noqa: PERF403  # what came before a cut-off must stay
         except TimeoutError:
             log.warning("batch.cut_off", provider=provider.name, left=len(batch) - len(outcomes))
-        except Exception as error:  # noqa: BLE001  # a channel that breaks its contract leaves doubt
+        except (Exception, asyncio.CancelledError) as error:  # a channel that breaks its contract leaves doubt
+            if _is_told_to_end():
+                raise
             log.error("channel.broken", provider=provider.name, error=type(error).__name__, at=where(error))
         return {one.id: witness.outcome_of(one.id, outcomes.get(one.id)) for one in batch}
 
@@ -327,6 +329,12 @@ class Deliver:
                 case outcome:
                     said.append(Said(name, platform, outcome))
         return [*proven.values(), *said]
+
+
+def _is_told_to_end() -> bool:
+    """Whether this task was cancelled; else a cancellation that comes by is that of something within a channel."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _closable(answers: AsyncIterator[tuple[UUID, Outcome]]) -> AsyncGenerator[tuple[UUID, Outcome], None]:

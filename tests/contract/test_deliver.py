@@ -514,6 +514,44 @@ async def test_a_template_that_cannot_be_rendered_fails_its_message_alone(world)
     assert await world.attempts(ids[0]) == [(1, "not_taken")]
 
 
+class Cancelled(Scripted):
+    """Commits the first message, and then something that it waits for is cancelled: by an SDK, not by us."""
+
+    async def send(self, batch, witness):
+        take(batch[0], witness)
+        waits = asyncio.ensure_future(asyncio.Event().wait())
+        asyncio.get_running_loop().call_soon(waits.cancel)
+        await waits
+        yield
+
+
+async def test_what_is_cancelled_within_a_channel_leaves_no_message_in_the_hands_of_a_worker_that_lives(world):
+    ids = await world.queue(await world.people(2))
+    async with world.worker(Cancelled()) as deliver:
+        delivering = asyncio.create_task(deliver(()))
+        await asyncio.wait([delivering])
+        assert not delivering.cancelled()
+    assert await world.states(ids) == [("accepted", None), ("queued", "unavailable:cut_off")]
+
+
+async def test_a_batch_that_is_cancelled_itself_ends(world):
+    await world.queue(await world.people(1))
+    sending = asyncio.Event()
+
+    class Slow(Scripted):
+        async def send(self, batch, witness):  # noqa: ARG002
+            sending.set()
+            await asyncio.Event().wait()
+            yield
+
+    async with world.worker(Slow()) as deliver:
+        delivering = asyncio.create_task(deliver(()))
+        await sending.wait()
+        delivering.cancel()
+        await asyncio.wait([delivering])
+        assert delivering.cancelled()
+
+
 async def test_a_channel_that_breaks_its_contract_leaves_in_doubt_only_what_it_had_committed(world):
     ids = await world.queue(await world.people(3))
 
