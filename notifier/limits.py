@@ -36,8 +36,8 @@ TRIES = 3  #: at changing one that others change at the same moment
 _RESERVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local free, written = string.match(redis.call('GET', KEYS[1]) or '0 0', '(%S+) (%S+)')
-free = math.max(free - math.max(written - now, 0), now)
+local free, written = string.match(redis.call('GET', KEYS[1]) or '', '(%S+) (%S+)')
+free = math.max((free or 0) - math.max((written or 0) - now, 0), now)
 local cost = tonumber(ARGV[1])
 local held = string.format('%.3f %.3f', free + cost, now)
 redis.call('SET', KEYS[1], held, 'PX', math.ceil(free + cost - now) + 1000)
