@@ -263,7 +263,8 @@ async def test_where_no_cap_and_no_pack_is_on_nothing_is_asked(world, monkeypatc
 
 def set_to(**changes: object) -> Timing:
     keys = {name: SecretStr(secret.decode()) for name, secret in KEYS.items()}
-    return Timing.from_settings(Settings(DATABASE_URL="x", REDIS_URL="x", link_keys=keys, hash_keys=keys, **changes))
+    nowhere = {"DATABASE_URL": "postgresql:///x", "REDIS_URL": "unix:///x"}
+    return Timing.from_settings(Settings(**nowhere, link_keys=keys, hash_keys=keys, **changes))
 
 
 def test_every_pack_is_on_and_text_messages_have_a_cap_unless_told_otherwise():
