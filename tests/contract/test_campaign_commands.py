@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,9 +14,7 @@ from uuid import UUID
 import pytest
 from click.testing import Result
 from psycopg.types.json import Jsonb
-from typer.testing import CliRunner
 
-from notifier.cli import app
 from notifier.domain.plans import Findings
 from notifier.store.database import rows
 from tests.servers.api import NEWS
@@ -27,20 +26,9 @@ Run = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
-def run(database, monkeypatch) -> Run:
-    for name, value in {
-        "DATABASE_URL": database.url,
-        "REDIS_URL": "unix:///nowhere",
-        "NOTIFIER_LINK_KEYS": "k1:" + "k" * 32,
-        "NOTIFIER_HASH_KEYS": "h1:" + "h" * 32,
-        "NOTIFIER_SENDERS": "shop=The Shop <shop@example.test>",
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    async def typed(*words: str, given: str | None = None) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["campaigns", *words], input=given)
-
-    return typed
+def run(typed: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("NOTIFIER_SENDERS", "shop=The Shop <shop@example.test>")
+    return partial(typed, "campaigns")
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from notifier import cli
 from notifier.client import CampaignReport
 from notifier.commands import campaign_watch
 from notifier.dispatch import reporting
@@ -490,50 +488,34 @@ async def test_a_draft_and_an_unknown_campaign_are_not_watched(world):
 # The commands ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def typed(world, monkeypatch):
-    for name, value in (
-        ("DATABASE_URL", world.database.url),
-        ("REDIS_URL", "unix:///nowhere"),
-        ("NOTIFIER_LINK_KEYS", "l1:" + "l" * 32),
-        ("NOTIFIER_HASH_KEYS", "h1:" + "h" * 32),
-    ):
-        monkeypatch.setenv(name, value)
-
-    async def typed(*words: object):
-        return await asyncio.to_thread(CliRunner().invoke, cli.app, ["campaigns", *map(str, words)])
-
-    return typed
-
-
 async def test_an_operator_reads_the_report_and_writes_the_table_to_a_file(world, typed, tmp_path):
     people = await world.people(5)
     await world.withdraw(people[:2])
     campaign = await world.campaign(people)
     await work(world)
-    shown = await typed("report", campaign)
+    shown = await typed("campaigns", "report", campaign)
     assert shown.exit_code == 0
     words = [line.split() for line in shown.stdout.splitlines()]
     assert ["3", "accepted"] in words
     assert ["2", "suppressed", "withdrawn"] in words
     written = tmp_path / "report.csv"
-    assert (await typed("report", campaign, "--csv", written)).exit_code == 0
+    assert (await typed("campaigns", "report", campaign, "--csv", written)).exit_code == 0
     assert len(list(csv.DictReader(io.StringIO(written.read_bytes().decode(), newline="")))) == 5
-    printed = await typed("report", campaign, "--csv", "-")
+    printed = await typed("campaigns", "report", campaign, "--csv", "-")
     assert printed.stdout_bytes == written.read_bytes()
-    nowhere = await typed("report", campaign, "--csv", tmp_path / "no" / "report.csv")
+    nowhere = await typed("campaigns", "report", campaign, "--csv", tmp_path / "no" / "report.csv")
     assert (nowhere.exit_code, "No such file" in nowhere.stderr) == (1, True)
     before = written.read_bytes()
-    assert (await typed("report", uuid.uuid4(), "--csv", written)).exit_code == 1
+    assert (await typed("campaigns", "report", uuid.uuid4(), "--csv", written)).exit_code == 1
     assert written.read_bytes() == before
-    assert (await typed("report", uuid.uuid4())).exit_code == 1
+    assert (await typed("campaigns", "report", uuid.uuid4())).exit_code == 1
 
 
 async def test_into_a_pipe_watching_writes_a_line_for_each_change(world, typed):
     campaign = await world.campaign(await world.people(3))
     await work(world)
     await world.execute("UPDATE campaigns SET state = 'cancelled', ended_at = now()")
-    shown = await typed("watch", campaign)
+    shown = await typed("campaigns", "watch", campaign)
     assert shown.exit_code == 0
     [line] = shown.stdout.splitlines()
     assert "cancelled 3 of 3 people, 100 %" in line

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
 
-from notifier.cli import app
 from notifier.dispatch import replay as replaying
 from notifier.dispatch import reporting
 from notifier.dispatch.replay import replay, replay_all
@@ -35,19 +33,8 @@ def world(database, tmp_path) -> World:
 
 
 @pytest.fixture
-def run(database, monkeypatch) -> Run:
-    for name, value in {
-        "DATABASE_URL": database.url,
-        "REDIS_URL": "unix:///nowhere",
-        "NOTIFIER_LINK_KEYS": "k1:" + "k" * 32,
-        "NOTIFIER_HASH_KEYS": "h1:" + "h" * 32,
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    async def typed(*words: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["messages", *words])
-
-    return typed
+def run(typed: Run) -> Run:
+    return partial(typed, "messages")
 
 
 def refused(outcome=NO):

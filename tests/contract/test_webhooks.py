@@ -11,15 +11,14 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from functools import partial
 from uuid import UUID
 
 import psycopg
 import pytest
 import trustme
 from structlog.testing import capture_logs
-from typer.testing import CliRunner
 
-from notifier.cli import app as cli
 from notifier.dispatch import posting
 from notifier.dispatch.endpoints import Endpoints
 from notifier.dispatch.posting import Answer, Post
@@ -679,18 +678,8 @@ async def test_endpoints_are_kept_through_the_api(api):
     assert (await api.client.get("/v1/webhooks", headers=headers)).status_code == 403
 
 
-async def test_endpoints_are_kept_on_the_command_line(world, monkeypatch):
-    for name, value in {
-        "DATABASE_URL": world.database.url,
-        "REDIS_URL": "unix:///nowhere",
-        "NOTIFIER_LINK_KEYS": "k1:" + "k" * 32,
-        "NOTIFIER_HASH_KEYS": "k1:" + "k" * 32,
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    async def run(*arguments: str):
-        return await asyncio.to_thread(CliRunner().invoke, cli, ["webhooks", *arguments])
-
+async def test_endpoints_are_kept_on_the_command_line(world, typed):
+    run = partial(typed, "webhooks")
     added = await run("add", "https://example.com/x", "--types", "message.*", "--types", "device.removed")
     assert added.exit_code == 0, added.output
     assert added.stdout.startswith("whsec_")
