@@ -308,4 +308,6 @@ class AsyncNotifier:
 
 
 def _headers(key: str) -> dict[str, str]:
+    if not key.isascii() or not key.isprintable() or " " in key or not key:
+        raise ValueError("This is not a key: one begins with nk_, in one piece, and is shown when it is made.")
     return {"Authorization": f"Bearer {key}", "User-Agent": "notifier-dispatch"}

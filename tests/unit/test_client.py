@@ -300,3 +300,11 @@ def test_a_table_that_breaks_off_is_not_begun_again_in_the_middle(kind) -> None:
 def test_a_table_that_is_refused_carries_the_problem(kind) -> None:
     with pytest.raises(Refused, match="No"):
         table_of(kind, Service(httpx.Response(404, json={"type": "urn:x", "title": "No.", "status": 404})), [])
+
+
+@pytest.mark.parametrize("client", [Notifier, AsyncNotifier])
+@pytest.mark.parametrize("key", ["", "nk_a_b\n", "nk_a b", "nk_ä_b"])
+def test_what_cannot_be_a_key_is_named_at_once_and_not_shown(client, key):
+    with pytest.raises(ValueError, match="not a key") as refused:
+        client("http://127.0.0.1:1", key)
+    assert "nk_a" not in str(refused.value)
