@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from notifier.domain.messages import NEXT, State
+from notifier.domain.messages import State
 
 
 class Left(StrEnum):
@@ -18,10 +18,10 @@ class Left(StrEnum):
 
 
 def why_left(state: State, *, has_expired: bool, is_called_back: bool, is_taken_over: bool) -> Left | None:
-    """None: it may be queued. `is_taken_over`: a later channel of its route went, or is about to."""
+    """None: it may be queued. `is_taken_over`: another channel of its route went, or is about to."""
     if state is State.UNKNOWN:
         return Left.UNKNOWN
-    if state is not State.FAILED or State.QUEUED not in NEXT[state]:
+    if state is not State.FAILED:
         return Left.NOT_FAILED
     if has_expired:
         return Left.EXPIRED

@@ -25,7 +25,7 @@ RETURNING = frozenset({Channel.EMAIL, Channel.SMS})
 """The channels on which what was taken may still come back. On the others, taken is known at once to be the best."""
 
 _ARRIVED = frozenset({State.DELIVERED, State.COMPLAINED})
-_ENDED = frozenset({State.BOUNCED, State.FAILED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
+ENDED = frozenset({State.BOUNCED, State.FAILED, State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
 _NOT_CHOSEN = frozenset({State.EXPIRED, State.SUPPRESSED, State.CANCELLED})
 _UNDECIDED = frozenset({State.QUEUED, State.CLAIMED, State.SENDING})
 
@@ -150,5 +150,5 @@ def _then(turn: Turn, now: datetime) -> Standing:
         is_best = one.state is State.ACCEPTED and one.channel not in REPORTING
         if one.state in _ARRIVED or (is_best and (is_due or one.channel not in RETURNING)):
             return Stop(one.channel)
-    waiting = [one for one in turn.earlier if one.state not in _ENDED]
+    waiting = [one for one in turn.earlier if one.state not in ENDED]
     return Wait(waiting[0].channel, turn.at) if waiting and not is_due else Go()

@@ -138,17 +138,14 @@ async def heard_of_since(c: Connection, attempts: Collection[tuple[UUID, int, by
 
     Their holders are locked.
     """
+    ids, ns, digests = (list(column) for column in zip(*attempts, strict=True))
     found = await rows(
         c,
         "SELECT t.message_id FROM unnest(%s::uuid[], %s::int[], %s::bytea[]) AS v (id, n, digest)"
         " JOIN attempts t ON (t.message_id, t.n) = (v.id, v.n)"
         " JOIN addresses a ON a.channel = 'push' AND a.address_hash = v.digest AND a.removed_at IS NULL"
         " JOIN devices d ON d.address_id = a.id WHERE d.refreshed_at > t.started_at",
-        (
-            [message for message, _, _ in attempts],
-            [n for _, n, _ in attempts],
-            [digest for _, _, digest in attempts],
-        ),
+        (ids, ns, digests),
     )
     return frozenset(row["message_id"] for row in found)
 

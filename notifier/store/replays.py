@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from notifier.domain.messages import first_id
+from notifier.domain.messages import State, first_id
+from notifier.domain.routing import ENDED
 from notifier.store.database import Connection, Row, rows
 from notifier_channels.contract import Channel
 
@@ -60,7 +61,7 @@ async def page(c: Connection, which: Which, after: UUID | None, limit: int) -> l
     return [row["id"] for row in await rows(c, query, asked)]
 
 
-_GOING = ["queued", "claimed", "sending", "accepted", "unknown", "delivered", "complained"]
+_GOING = sorted(set(State) - ENDED)
 _TAKES_OVER = (
     "f.step <> m.step"
     " AND (f.state = ANY(%(going)s) OR (f.step < m.step AND f.state = 'failed' AND f.id = ANY(%(ids)s)))"

@@ -127,18 +127,14 @@ async def lifted_since(
 
     The holders are locked.
     """
+    ids, ns, digests = (list(column) for column in zip(*attempts, strict=True))
     found = await rows(
         c,
         "SELECT t.message_id FROM unnest(%s::uuid[], %s::int[], %s::bytea[]) AS v (id, n, digest)"
         " JOIN attempts t ON (t.message_id, t.n) = (v.id, v.n) JOIN messages m ON m.id = v.id"
         " JOIN suppressions s ON s.channel = m.channel AND s.address_hash = v.digest"
         " WHERE s.reason = %s AND s.lifted_at > t.started_at",
-        (
-            [message for message, _, _ in attempts],
-            [n for _, n, _ in attempts],
-            [digest for _, _, digest in attempts],
-            str(reason),
-        ),
+        (ids, ns, digests, str(reason)),
     )
     return frozenset(row["message_id"] for row in found)
 

@@ -71,6 +71,15 @@ async def of_one_route(world: World, first: UUID, second: UUID) -> None:
     await world.execute("UPDATE notifications SET message_ids = %s WHERE id = %s", [first, second], first)
 
 
+async def sent(world: World, ids, lane: Lane = Lane.TRANSACTIONAL) -> list[UUID]:
+    """What goes out when the time of all that waits has come."""
+    await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
+    provider = Scripted()
+    async with world.worker(provider, lane) as deliver:
+        await deliver(ids[:1])
+    return sorted(message.id for message in provider.sent)
+
+
 async def replayed(world: World, *ids: UUID):
     async with world.database.connection() as c:
         return await replay(c, list(ids), 50)
@@ -81,12 +90,8 @@ async def test_what_has_failed_goes_once_more_and_arrives(world):
     done = await replayed(world, *ids)
     assert (done.queued, done.left, done.unheard_of) == (3, {}, [])
     assert await world.states(ids) == [("queued", None)] * 3
-    await world.execute("UPDATE messages SET due_at = now()")
-    provider = Scripted()
-    async with world.worker(provider) as deliver:
-        await deliver(ids[:1])
+    assert await sent(world, ids) == sorted(ids)
     assert await world.states(ids) == [("accepted", None)] * 3
-    assert sorted(message.id for message in provider.sent) == sorted(ids)
     assert await world.attempts(ids[0]) == [(1, "refused"), (2, "accepted")]
 
 
@@ -102,22 +107,14 @@ async def test_who_has_said_no_meanwhile_gets_nothing(world):
     ids = await fail(world, people)
     await world.withdraw(people, "all")
     await replayed(world, *ids)
-    await world.execute("UPDATE messages SET due_at = now()")
-    provider = Scripted()
-    async with world.worker(provider) as deliver:
-        await deliver(ids)
-    assert not provider.sent
+    assert not await sent(world, ids)
     assert await world.states(ids) == [("suppressed", "withdrawn:all/any")]
 
 
 async def test_a_dead_mailbox_stays_suppressed_until_that_is_lifted(world):
     ids = await fail(world, await world.people(1), outcome=BadAddress("550", "no such user"))
     await replayed(world, *ids)
-    await world.execute("UPDATE messages SET due_at = now()")
-    provider = Scripted()
-    async with world.worker(provider) as deliver:
-        await deliver(ids)
-    assert not provider.sent
+    assert not await sent(world, ids)
     assert [state for state, _ in await world.states(ids)] == ["suppressed"]
 
 
@@ -237,10 +234,7 @@ async def test_a_campaigns_message_goes_again_once_and_its_report_still_adds_up(
         assert await planning.finish(c, campaign)
         done = await replay_all(c, Which(datetime.now(UTC) - HOUR, datetime.now(UTC) + HOUR), 50)
     assert done.queued == 3
-    await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
-    provider = Scripted()
-    async with world.worker(provider, Lane.MARKETING) as deliver:
-        await deliver(())
+    await sent(world, (), Lane.MARKETING)
     assert await world.of_campaign(campaign) == dict.fromkeys(people, ("accepted", None))
     async with world.database.connection() as c:
         found = (await reporting.report(c, campaign)).people
@@ -254,11 +248,7 @@ async def test_a_cancelled_campaign_sends_nothing_more(world):
     await world.execute("UPDATE campaigns SET state = 'cancelled', ended_at = now()")
     async with world.database.connection() as c:
         await replay_all(c, Which(datetime.now(UTC) - HOUR, datetime.now(UTC) + HOUR), 50)
-    await world.execute("UPDATE messages SET due_at = now() WHERE state = 'queued'")
-    provider = Scripted()
-    async with world.worker(provider, Lane.MARKETING) as deliver:
-        await deliver(())
-    assert not provider.sent
+    assert not await sent(world, (), Lane.MARKETING)
     assert list((await world.of_campaign(campaign)).values()) == [("suppressed", "campaign_cancelled")]
 
 
