@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 messages = typer.Typer(help="Count what has failed, and replay it.", no_args_is_help=True)
 
-NAMED = 20  #: ids of messages, each with why it was left
+NAMED = 20  #: messages that were left for one reason: more are only counted
 
 Template = Annotated[str | None, typer.Option(help="Only of this template.")]
 Where = Annotated[Channel | None, typer.Option("--channel", help="Only on this channel.")]
@@ -36,16 +36,17 @@ def failed(
 
     which = _which(since, template, channel, reason)
     found = on_database(lambda c: counted(c, which))
+    width = max((len(one["template"]) for one in found), default=0)
     for one in found:
-        expired = f"  {one['expired']} expired" if one["expired"] else ""
-        typer.echo(f"{one['messages']:>9}  {one['channel']:<5}  {one['template']}  {one['reason']}{expired}")
+        expired = f"  ({one['expired']} expired)" if one["expired"] else ""
+        typer.echo(f"{one['messages']:>9}  {one['channel']:<5}  {one['template']:<{width}}  {one['reason']}{expired}")
     if not found:
         typer.echo("Nothing of this kind has failed.")
 
 
 @messages.command()
 def replay(
-    ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", help="Of messages; else name --since.")] = None,
+    ids: Annotated[list[UUID] | None, typer.Argument(metavar="ID", help="Of messages; else name --since.")] = None,
     since: Annotated[str | None, typer.Option(help="All that `messages failed` counts with the same options.")] = None,
     template: Template = None,
     channel: Where = None,
@@ -85,8 +86,7 @@ def _tell(done: Replayed, rate: float) -> None:
     typer.echo(f"{done.queued} queued{during}.")
     for why, count in Counter(done.left.values()).most_common():
         typer.echo(f"{count} left: {why}.")
-    if len(done.left) <= NAMED:
-        for id_ in done.left:
+        for id_ in (id_ for id_, of in done.left.items() if of is why and count <= NAMED):
             typer.echo(f"  {id_}")
     for id_ in done.unheard_of:
         typer.echo(f"notifier: there is no message {id_}.", err=True)

@@ -262,7 +262,7 @@ async def test_what_has_failed_is_counted_by_template_channel_and_reason(world, 
     await world.execute("UPDATE messages SET expires_at = now() WHERE id = %s", expired)
     done = await run("failed", "--since", "2026-01-01T00:00Z")
     assert [line.split() for line in done.stdout.splitlines()] == [
-        ["2", "email", TRANSACTIONAL, "rejected:554", "1", "expired"],
+        ["2", "email", TRANSACTIONAL, "rejected:554", "(1", "expired)"],
         ["1", "email", MANDATORY, "rejected:554"],
     ]
     assert (await run("failed", "--since", "1066-10-14T00:00Z")).stdout == done.stdout
@@ -285,6 +285,16 @@ async def test_those_named_are_queued_and_of_the_others_it_says_why_not(world, r
     assert again.stdout.splitlines() == ["0 queued.", f"1 left: {Left.NOT_FAILED}.", f"  {failed}"]
 
 
+async def test_those_that_are_left_stand_below_their_own_reason(world, run):
+    late, other = await fail(world, await world.people(2))
+    (waiting,) = await world.queue(await world.people(1, prefix="else"), due=3600)
+    await world.execute("UPDATE messages SET expires_at = now() WHERE id = %s", late)
+    done = await run("replay", late, waiting, other)
+    assert done.stdout.splitlines()[0] == "1 queued."
+    assert f"1 left: {Left.EXPIRED}.\n  {late}\n" in done.stdout
+    assert f"1 left: {Left.NOT_FAILED}.\n  {waiting}\n" in done.stdout
+
+
 async def test_all_that_failed_for_a_reason_is_queued_over_a_while(world, run):
     ids = await fail(world, await world.people(4))
     done = await run("replay", "--since", "2026-01-01T00:00Z", "--reason", "rejected:554", "--rate", "0.5")
@@ -302,7 +312,7 @@ async def test_all_that_failed_for_a_reason_is_queued_over_a_while(world, run):
         (("--since", ""), "Invalid value for --since"),
         (("--since", "2026-01-01T00:00"), "Invalid value for --since"),
         (("--since", "2026-01-01T00:00Z", "--rate", "0"), "Invalid value for '--rate'"),
-        (("nonsense",), "Invalid value for '[ID]...'"),
+        (("nonsense",), "Invalid value for 'ID'"),
     ],
 )
 async def test_what_is_not_said_clearly_replays_nothing(world, run, words, said):
